@@ -1,0 +1,1 @@
+"""The feature cache: sharded Zarr stores that are whole or refused."""

@@ -1,0 +1,173 @@
+"""Reading a store: checked when opened, never zeros for what is missing."""
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.errors import BaseZarrError
+
+from roiseg.cache.layout import IMAGE_ID, check_match, shard_key
+from roiseg.cache.version import CACHE_VERSION
+from roiseg.errors import StoreDamagedError, StoreError, StoreMismatchError
+from roiseg.params import nearest
+from roiseg.types import FeatureSpec
+
+
+class FeatureStore:
+    """A complete store, opened for reading. Safe to share between threads; reopens itself when pickled."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a store and see that all of it is there.
+
+        Args:
+            path: such as `data/features/train.zarr`.
+
+        Raises:
+            StoreError: no store there.
+            StoreMismatchError: written by another version of the format.
+            StoreDamagedError: unfinished, or a file is missing or has another size.
+        """
+        self.path = path
+        try:
+            self._group = zarr.open_group(path, mode="r")
+        except (FileNotFoundError, BaseZarrError, ValueError) as error:
+            raise StoreError(f"{path}: no feature store there ({error}); run `dvc repro extract` or `dvc pull`") from error
+        self._attrs: dict[str, Any] = dict(self._group.attrs)
+        if self._attrs.get("complete") is not True:
+            raise StoreDamagedError(f"{path}: extraction hasn't finished this store; run `dvc repro extract`")
+        if self._attrs.get("version") != CACHE_VERSION:
+            raise StoreMismatchError(
+                f"{path}: format version is {self._attrs.get('version')}, expected {CACHE_VERSION}; run `dvc repro extract`"
+            )
+        self._check_shards()
+        self._arrays = {name: self._array(name) for name in self._attrs["shards"]}
+        scales = [f"{name}_scale" for name in self._arrays] if self._attrs["asked"].get("dtype") == "int8" else []
+        for name in (IMAGE_ID, *scales):
+            self._check_file(self.path / name / "c.0", self._array(name).nbytes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        try:
+            array = self._group.get(name)
+        except (BaseZarrError, ValueError) as error:
+            raise StoreDamagedError(
+                f"{self.path}: the metadata of {name} can't be read ({error}); restore it with `dvc checkout` or `dvc pull`"
+            ) from error
+        if not isinstance(array, zarr.Array):
+            raise StoreDamagedError(f"{self.path}: {name} is no array; restore it with `dvc checkout` or `dvc pull`")
+        return array
+
+    def _check_shards(self) -> None:
+        for name, shards in self._attrs["shards"].items():
+            for number, (size, _) in enumerate(shards):
+                self._check_file(self.path / name / shard_key(number), size)
+
+    @staticmethod
+    def _check_file(file: Path, size: int) -> None:
+        found = file.stat().st_size if file.is_file() else None
+        if found != size:
+            have = "is missing" if found is None else f"has {found} bytes"
+            raise StoreDamagedError(f"{file}: {have}, expected {size} bytes; restore it with `dvc checkout` or `dvc pull`")
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Fields that the store was asked to be made by."""
+        return dict(self._attrs["asked"])
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """Fields that describe the run that made it."""
+        return dict(self._attrs["found"])
+
+    @cached_property
+    def image_ids(self) -> NDArray[np.int64]:
+        """(N,) COCO ids in row order."""
+        return np.asarray(self._array(IMAGE_ID)[:], dtype=np.int64)
+
+    @cached_property
+    def specs(self) -> dict[str, FeatureSpec]:
+        """What each layer is, by name, in the order of the params."""
+        height, width = self._attrs["asked"]["input"]["hw"]
+        return {
+            name: FeatureSpec(name, array.shape[1], (height / array.shape[2], width / array.shape[3]))
+            for name, array in self._arrays.items()
+        }
+
+    @cached_property
+    def scales(self) -> dict[str, NDArray[np.float32]]:
+        """Layer -> (C,) float32 of an int8 store; empty for float16."""
+        if self._attrs["asked"]["dtype"] != "int8":
+            return {}
+        return {name: np.asarray(self._array(f"{name}_scale")[:], dtype=np.float32) for name in self._arrays}
+
+    def check(self, want: Mapping[str, Any]) -> None:
+        """Refuse the store if it was made by other fields than `want` (a part of `asked`).
+
+        Raises:
+            StoreMismatchError: both values of each differing field.
+        """
+        check_match(str(self.path), self.asked, want)
+
+    def check_rows(self, image_ids: NDArray[np.int64], what: str) -> None:
+        """Refuse the store if its rows aren't those of an index.
+
+        Raises:
+            StoreMismatchError: the first row that differs.
+        """
+        if len(image_ids) == len(self) and bool((image_ids == self.image_ids).all()):
+            return
+        raise StoreMismatchError(
+            f"{self.path}: holds {len(self)} images from id {self.image_ids[0]}, but {what} lists {len(image_ids)} "
+            f"from id {image_ids[0]}, in another order or of another set; run `dvc repro extract`"
+        )
+
+    def check_layers(self, layers: Iterable[str]) -> None:
+        """See that the store has every layer.
+
+        Raises:
+            StoreMismatchError: names the missing one, and near names.
+        """
+        for name in layers:
+            if name not in self._arrays:
+                raise StoreMismatchError(
+                    f"{self.path}: no layer {name!r} (model.layers); {nearest(name, self._arrays)}; add it to extractor.layers"
+                )
+
+    def read(self, row: int, layers: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """Stored values of one image.
+
+        Args:
+            row: 0 <= row < N.
+            layers: names.
+
+        Returns:
+            Layer -> (C, H, W), float16 or int8 (multiply by `scales`).
+
+        Raises:
+            StoreDamagedError: the bytes fail their checksum, can't be decoded, or are gone.
+        """
+        values = {}
+        for name in layers:
+            array = self._arrays[name]
+            file = self.path / name / shard_key(row % len(self) // (array.shards or array.chunks)[0])
+            try:
+                values[name] = np.asarray(array[row])
+            except (ValueError, RuntimeError, OSError) as error:
+                raise StoreDamagedError(
+                    f"{self.path}: row {row} of {name} can't be read ({error}); restore the store with `dvc checkout` or `dvc pull`"
+                ) from error
+            if not file.is_file():  # zarr gives zeros for a shard that went away since the store was opened
+                raise StoreDamagedError(f"{file}: is missing; restore it with `dvc checkout` or `dvc pull`")
+        return values

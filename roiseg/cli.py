@@ -1,0 +1,116 @@
+"""The command line: `roiseg predict`, `roiseg preset`, `roiseg params`."""
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from roiseg.console import set_up_logging
+from roiseg.errors import RoisegError
+from roiseg.params import PARAMS_FILE, preset_names, preset_path, read_yaml
+from roiseg.preset import apply_preset, as_args
+
+# The heavy modules are imported by the commands that need them, so that `--help` is instant.
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train light segmentation heads on cached detector features.")
+preset = typer.Typer(no_args_is_help=True, help="Named differences from params.yaml.")
+params = typer.Typer(no_args_is_help=True, help="The params file.")
+app.add_typer(preset, name="preset")
+app.add_typer(params, name="params")
+
+CONSOLE = Console(soft_wrap=True)
+
+
+class BoxFormat(StrEnum):
+    """How typed boxes are meant."""
+
+    xyxy = "xyxy"
+    cxcywh = "cxcywh"
+
+
+class Provider(StrEnum):
+    """Where models run."""
+
+    auto = "auto"
+    cuda = "cuda"
+    tensorrt = "tensorrt"
+    cpu = "cpu"
+
+
+@contextmanager
+def _speaking() -> Iterator[None]:
+    set_up_logging(None)
+    try:
+        yield
+    except RoisegError as error:
+        Console(stderr=True, soft_wrap=True).print(f"{type(error).__name__}: {error}", markup=False, highlight=False)
+        sys.exit(1)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    boxes: Annotated[str, typer.Option(help="'x0,y0,x1,y1;...' in image pixels for one image, or a COCO JSON for any number.")],
+    model: Annotated[Path, typer.Option(help="Folder that `export` wrote.")] = Path("models/onnx/default"),
+    out: Annotated[Path, typer.Option(help="Folder for masks/, predictions.json and *_overlay.png.")] = Path("predictions"),
+    box_format: Annotated[BoxFormat, typer.Option("--format", help="Meaning of typed boxes.")] = BoxFormat.xyxy,
+    provider: Annotated[Provider, typer.Option(help="Where the models run.")] = Provider.auto,
+) -> None:
+    """Masks of the people in the given boxes: full-size PNGs, COCO results, overlays."""
+    with _speaking():
+        from roiseg.predict import Predictor, parse_boxes, predict_files
+
+        chosen = parse_boxes(boxes, images, box_format.value)
+        results = predict_files(Predictor(model, provider.value), chosen, out)
+        CONSOLE.print(f"{len(images)} images, {len(json.loads(results.read_text()))} masks: {results}", highlight=False)
+
+
+@preset.command("list")
+def preset_list() -> None:
+    """Names of all presets, with the first line of each."""
+    for name in preset_names():
+        first = preset_path(name).read_text(encoding="utf-8").splitlines()[0]
+        CONSOLE.print(f"{name:20} {first.lstrip('# ')}", markup=False, highlight=False)
+
+
+@preset.command("show")
+def preset_show(name: str) -> None:
+    """What a preset changes."""
+    with _speaking():
+        CONSOLE.print(preset_path(name).read_text(encoding="utf-8"), end="", markup=False, highlight=False)
+
+
+@preset.command("apply")
+def preset_apply(
+    name: str,
+    spell: Annotated[bool, typer.Option("--as-args", help="Print the -S form for `dvc exp run` instead.")] = False,
+    file: Annotated[Path, typer.Option(help="Params file.")] = PARAMS_FILE,
+) -> None:
+    """Write a preset into params.yaml; comments stay."""
+    with _speaking():
+        if spell:
+            CONSOLE.print(shlex.join(as_args(name, file)), markup=False, highlight=False)
+            return
+        for key in apply_preset(name, file):
+            CONSOLE.print(key, markup=False, highlight=False)
+
+
+@params.command("check")
+def params_check(file: Annotated[Path, typer.Argument(help="Params file.")] = PARAMS_FILE) -> None:
+    """Check every section and every head's preset; all faults at once."""
+    with _speaking():
+        from roiseg.schema import check_params
+
+        check_params(read_yaml(file))
+        CONSOLE.print(f"{file}: no fault", highlight=False)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,75 @@
+"""Every error that roiseg raises on purpose.
+
+    RoisegError
+    ├── ParamsError(ValueError)            params.yaml or a preset
+    ├── AnnotationError(ValueError)        a COCO file: broken, inconsistent, or without people
+    ├── MissingImageError(FileNotFoundError)
+    ├── ImageReadError(ValueError)         an image that is there but can't be decoded, or has another size
+    ├── BoxError(ValueError)               a box that can't be used
+    ├── GraphError(ValueError)             an ONNX file: tensor, layout or type
+    ├── ProviderError(RuntimeError)        an execution provider or device that isn't there
+    ├── StoreError(ValueError)             a feature store
+    │   ├── StoreMismatchError             made with other settings than asked for
+    │   └── StoreDamagedError              incomplete, truncated or changed bytes
+    ├── CheckpointError(ValueError)
+    ├── TrainingError(RuntimeError)
+    └── ParityError(RuntimeError)          an exported model that disagrees with its source
+
+Each is also the builtin that a caller would expect. A message names the thing, its value, what was expected, and the remedy.
+"""
+
+
+class RoisegError(Exception):
+    """Root of all errors raised by roiseg."""
+
+
+class ParamsError(RoisegError, ValueError):
+    """Raised when params.yaml or a preset is invalid; carries every fault found, not only the first."""
+
+
+class AnnotationError(RoisegError, ValueError):
+    """Raised when a COCO annotation file can't be used as it is."""
+
+
+class MissingImageError(RoisegError, FileNotFoundError):
+    """Raised when an annotation names an image that isn't in the image folder."""
+
+
+class ImageReadError(RoisegError, ValueError):
+    """Raised when an image file can't be decoded whole, or isn't of the size its annotation says."""
+
+
+class BoxError(RoisegError, ValueError):
+    """Raised when a box is empty, reversed, or outside its image."""
+
+
+class GraphError(RoisegError, ValueError):
+    """Raised when an ONNX file lacks a tensor or has another interface than asked for."""
+
+
+class ProviderError(RoisegError, RuntimeError):
+    """Raised when the requested execution provider or device isn't the one that would run."""
+
+
+class StoreError(RoisegError, ValueError):
+    """Raised when a feature store can't be used."""
+
+
+class StoreMismatchError(StoreError):
+    """Raised when a store was made with other settings than the ones asked for."""
+
+
+class StoreDamagedError(StoreError):
+    """Raised when a store is incomplete, or its bytes aren't the ones that were written."""
+
+
+class CheckpointError(RoisegError, ValueError):
+    """Raised when a checkpoint can't be read or belongs to another model."""
+
+
+class TrainingError(RoisegError, RuntimeError):
+    """Raised when training can't go on."""
+
+
+class ParityError(RoisegError, RuntimeError):
+    """Raised when an exported model disagrees with the model it was exported from."""

@@ -1,0 +1,74 @@
+"""Running a head over a split, batch by batch."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from roiseg.dataset import Batch, RoiDataset, dequantise, whole_batches
+from roiseg.evaluate.metrics import MaskMetrics
+
+MAX_ROIS = 64
+"""ROIs in one pass of the head, which bounds memory in an image of 289 people."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A head's answer to a batch.
+
+    Attributes:
+        batch: what was asked.
+        logits: (R, 3, h, w) float32, on the CPU.
+    """
+
+    batch: Batch
+    logits: Tensor
+
+    @property
+    def classes(self) -> NDArray[np.uint8]:
+        """(R, h, w): the likeliest class of each pixel."""
+        return self.logits.argmax(dim=1).numpy().astype(np.uint8)
+
+    @property
+    def classes_without_two(self) -> NDArray[np.uint8]:
+        """(R, h, w): the likelier of background and target."""
+        return self.logits[:, :2].argmax(dim=1).numpy().astype(np.uint8)
+
+
+def run_head(head: nn.Module, features: Mapping[str, Tensor], boxes: Tensor) -> Tensor:
+    """Mask logits (R, 3, h, w) of all boxes, at most `MAX_ROIS` at a time."""
+    parts = [head(features, part).mask_logits.float().cpu() for part in torch.split(boxes, MAX_ROIS)]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def predictions(
+    head: nn.Module, dataset: RoiDataset, device: torch.device, *, images_per_batch: int, threads: int, ahead: int
+) -> Iterator[Prediction]:
+    """Answers for every ROI of a split, in row order; the head must be in eval mode."""
+    scales = {name: torch.from_numpy(values) for name, values in dataset.store.scales.items()}
+    for batch in whole_batches(dataset, images_per_batch=images_per_batch, threads=threads, ahead=ahead):
+        features = dequantise(batch.features, scales, device)
+        yield Prediction(batch, run_head(head, features, batch.boxes.to(device)))
+
+
+@dataclass
+class Score:
+    """Metrics of a head, and of the same head if it never predicted class 2."""
+
+    metrics: MaskMetrics
+    without_two: MaskMetrics
+
+    @classmethod
+    def empty(cls) -> "Score":
+        """Nothing counted yet."""
+        return cls(MaskMetrics(), MaskMetrics())
+
+    def add(self, prediction: Prediction) -> None:
+        """Count a batch."""
+        labels = prediction.batch.targets.labels.numpy()
+        self.metrics.add(prediction.classes, labels)
+        self.without_two.add(prediction.classes_without_two, labels)

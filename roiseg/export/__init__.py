@@ -1,0 +1,1 @@
+"""A trained head as files that run without torch."""

@@ -1,0 +1,121 @@
+"""The `export` stage: a folder with all that prediction needs, and the proof that it agrees."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from roiseg.dataset import RoiDataset, collate, dequantise
+from roiseg.export.onnx import export_head
+from roiseg.export.parity import parity
+from roiseg.extractor.graph import bake_scales, load_graph
+from roiseg.files import new_folder, sha256_file, write_bytes, write_json
+from roiseg.masks import CLASS_NAMES
+from roiseg.params import Section
+from roiseg.train.checkpoint import Checkpoint
+
+HEAD_FILE, BACKBONE_FILE = "head.onnx", "backbone.onnx"
+
+REAL_IMAGES = 3
+"""Validation images whose cached features are compared too."""
+
+
+class ExportParams(Section):
+    """Section `export`."""
+
+    opset: int = Field(ge=18, le=22)
+    tolerance: float = Field(gt=0)
+
+
+@dataclass(frozen=True)
+class ExportInputs:
+    """What is exported.
+
+    Attributes:
+        head: trained, in eval mode, on the CPU.
+        checkpoint: where its weights came from.
+        val: validation split, for real features.
+        backbone: the cut ONNX.
+        scales: of int8 layers.
+    """
+
+    head: nn.Module
+    checkpoint: Checkpoint
+    val: RoiDataset
+    backbone: Path
+    scales: Mapping[str, NDArray[Any]]
+
+
+def head_metadata(inputs: ExportInputs) -> dict[str, Any]:
+    """What a user of the files must know, and nothing that a second export would change."""
+    store = inputs.val.store
+    asked = store.asked
+    return {
+        "classes": list(CLASS_NAMES),
+        "boxes": "float32 (R, 5): image number, x0, y0, x1, y1 in [0, 1] of the network input",
+        "masks": "float32 (R, 3, h, w): probabilities at the centres of a grid over the box",
+        "layers": {
+            name: {"channels": store.specs[name].channels, "stride_hw": list(store.specs[name].stride_hw)}
+            for name in inputs.val.layers
+        },
+        "tensors": {name: asked["layers"][name] for name in inputs.val.layers},
+        "input": asked["input"],
+        "dtype": asked["dtype"],
+        "scales": {name: [float(value) for value in store.scales[name]] for name in inputs.val.layers if name in store.scales},
+        "roi_padding": inputs.val.params.roi_padding,
+        "mask_hw": list(inputs.val.mask_hw),
+        "epoch": inputs.checkpoint.epoch,
+        "miou_fg_roi": inputs.checkpoint.metrics["miou_fg_roi"],
+        "params": inputs.checkpoint.params,
+        "backbone_sha256": sha256_file(inputs.backbone),
+    }
+
+
+def real_cases(val: RoiDataset, count: int) -> list[tuple[Tensor, ...]]:
+    """Cached features and annotated boxes of the first images."""
+    scales = {name: torch.from_numpy(values) for name, values in val.store.scales.items()}
+    cases = []
+    for row in val.rows[:count].tolist():
+        batch = collate([val.whole_sample(row)])
+        features = dequantise(batch.features, scales, torch.device("cpu"))
+        cases.append((*(features[name] for name in val.layers), batch.boxes))
+    return cases
+
+
+def export(inputs: ExportInputs, params: ExportParams, out: Path, figures: Path) -> dict[str, float]:
+    """Write `head.onnx`, `backbone.onnx` and `head.json` into a folder, and the figures of their check.
+
+    Args:
+        inputs: head, checkpoint, data.
+        params: section `export`.
+        out: folder.
+        figures: flat JSON.
+
+    Raises:
+        ParityError: the exported head disagrees with torch; nothing is written then.
+    """
+    specs = [inputs.val.store.specs[name] for name in inputs.val.layers]
+    height, width = inputs.val.store.asked["input"]["hw"]
+    metadata = head_metadata(inputs)
+    with new_folder(out) as folder:
+        model = export_head(inputs.head, specs, (height, width), params.opset, metadata, folder / HEAD_FILE)
+        real: Sequence[tuple[Tensor, ...]] = real_cases(inputs.val, REAL_IMAGES)
+        worst = parity(inputs.head, specs, (height, width), folder / HEAD_FILE, params.tolerance, real)
+        backbone = bake_scales(load_graph(inputs.backbone), inputs.scales)
+        write_bytes(folder / BACKBONE_FILE, backbone.SerializeToString(deterministic=True))
+        write_json(folder / "head.json", metadata)
+        size = (folder / HEAD_FILE).stat().st_size
+    result = {
+        "parity_max_abs": worst,
+        "parameters": sum(item.numel() for item in inputs.head.parameters()),
+        "onnx_bytes": size,
+        "onnx_nodes": len(model.graph.node),
+    }
+    # Rounded up to three digits: the last bits of a float32 sum aren't a property of the head.
+    write_json(figures, result | {"parity_max_abs": float(f"{worst:.3g}")})
+    return result

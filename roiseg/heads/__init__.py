@@ -1,0 +1,46 @@
+"""Heads, one file per family; this is the one table from a family's name to its params and its builder.
+
+Contract: `head(features, boxes) -> HeadOutput`, with features as layer -> (N, C, H, W) float32 and boxes (R, 5) of image number
+and xyxy in the unit frame.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from roiseg.errors import ParamsError
+from roiseg.heads.base import HeadParams
+from roiseg.heads.roi_crop import RoiCropParams, build_roi_crop
+from roiseg.heads.roi_unet import RoiUnetParams, build_roi_unet
+from roiseg.params import nearest
+from roiseg.types import FeatureSpec
+
+Builder = Callable[[Any, Sequence[FeatureSpec]], nn.Module]
+
+FAMILIES: Mapping[str, tuple[type[HeadParams], Builder]] = {
+    "roi_crop": (RoiCropParams, build_roi_crop),
+    "roi_unet": (RoiUnetParams, build_roi_unet),
+}
+
+
+def parse_model(values: Mapping[str, Any]) -> HeadParams:
+    """Section `model` as the params of the family that `model.head` names.
+
+    Raises:
+        ParamsError: unknown family, or a fault in its params.
+    """
+    family = values.get("head")
+    if family not in FAMILIES:
+        raise ParamsError(f"model.head: value is {family!r}; {nearest(str(family), FAMILIES)}")
+    return FAMILIES[str(family)][0].parse(values, "model")
+
+
+def build_head(params: HeadParams, specs: Mapping[str, FeatureSpec]) -> nn.Module:
+    """The head that `params` describes, with fresh weights from torch's global generator.
+
+    Args:
+        params: section `model`.
+        specs: what the store holds; every layer of `params.layers` must be in it.
+    """
+    return FAMILIES[params.head][1](params, [specs[name] for name in params.layers])

@@ -1,0 +1,175 @@
+"""The index tables: which image is which row of the store, and who is in it.
+
+`images.parquet`, a row per image in the order of the feature store:
+`row, image_id, file_name, height, width`.
+
+`people.parquet`, a row per person, ordered by image row, then annotation id:
+`row, image_id, annotation_id, x0, y0, x1, y1` (unit frame, clipped to the image), `area` (COCO's, square pixels),
+`segmentation` (JSON: polygons in the unit frame, or an RLE of the image frame), `siblings` (annotation ids of the other
+people whose box meets this one's), `drop_reason` (null: the person has an ROI of its own; `too_small`: paints class 2 only).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from roiseg.coco import People, people_per_image
+from roiseg.errors import AnnotationError
+from roiseg.geometry import Floats, Resize, ResizeMode, box_iou, clip_boxes, xywh_to_xyxy
+from roiseg.masks import Segmentation
+from roiseg.types import HW
+
+TOO_SMALL = "too_small"
+
+PEOPLE_COLUMNS = (
+    "row",
+    "image_id",
+    "annotation_id",
+    "x0",
+    "y0",
+    "x1",
+    "y1",
+    "area",
+    "segmentation",
+    "siblings",
+    "drop_reason",
+)
+
+
+def build_tables(people: People, network_hw: HW, mode: ResizeMode, min_box_px: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The two tables of a split.
+
+    Args:
+        people: images and annotations, sorted by id.
+        network_hw: size of the network input, which the unit frame belongs to.
+        mode: how images are resized to it.
+        min_box_px: people whose box is narrower or lower than this in the image get no ROI, but still paint class 2.
+    """
+    images = pd.DataFrame(
+        {
+            "row": np.arange(len(people.images), dtype=np.int64),
+            "image_id": np.array([item["id"] for item in people.images], dtype=np.int64),
+            "file_name": [str(item["file_name"]) for item in people.images],
+            "height": np.array([item["height"] for item in people.images], dtype=np.int64),
+            "width": np.array([item["width"] for item in people.images], dtype=np.int64),
+        }
+    )
+    groups = people_per_image(people)
+    rows: list[tuple[object, ...]] = []
+    for row, image in enumerate(people.images):
+        image_hw = (int(image["height"]), int(image["width"]))
+        resize = Resize(image_hw, network_hw, mode)
+        group = groups[int(image["id"])]
+        raw = xywh_to_xyxy(np.array([item["bbox"] for item in group], dtype=np.float64))
+        inside = clip_boxes(raw, image_hw)
+        boxes = resize.boxes_to_unit(inside)
+        sides = (inside[:, 2:] - inside[:, :2]).min(axis=1).round(6)  # x + width - x differs from width in the last bit
+        meets = box_iou(boxes, boxes) > 0
+        for number, item in enumerate(group):
+            near = [int(group[other]["id"]) for other in np.flatnonzero(meets[number]) if other != number]
+            siblings = np.array(near, dtype=np.int64)  # a list would lose its type in a table where nobody has any
+            small = sides[number] < min_box_px
+            text = Segmentation.from_coco(item["segmentation"], resize).to_json()
+            area = float(item.get("area", 0.0))
+            rows.append((row, item["id"], *boxes[number], area, text, siblings, TOO_SMALL if small else None))
+    columns = [name for name in PEOPLE_COLUMNS if name != "image_id"]
+    table = pd.DataFrame(rows, columns=columns)
+    table.insert(1, "image_id", images["image_id"].to_numpy()[table["row"].to_numpy(dtype=np.int64)])
+    table["drop_reason"] = table["drop_reason"].astype("string")
+    return images, table.astype({"annotation_id": np.int64, "row": np.int64})
+
+
+@dataclass(frozen=True)
+class ImagePeople:
+    """Everybody in one image.
+
+    Attributes:
+        row: row of the image in the index and the store.
+        image_id: COCO's id.
+        image_hw: size of the image in pixels.
+        annotation_ids: (P,) int64.
+        boxes: (P, 4) xyxy, unit frame.
+        has_roi: (P,) bool, false for people that only paint class 2.
+        segmentations: P outlines.
+    """
+
+    row: int
+    image_id: int
+    image_hw: HW
+    annotation_ids: NDArray[np.int64]
+    boxes: Floats
+    has_roi: NDArray[np.bool_]
+    segmentations: Sequence[Segmentation]
+
+    @property
+    def roi_numbers(self) -> NDArray[np.int64]:
+        """Positions of the people that have an ROI."""
+        return np.flatnonzero(self.has_roi).astype(np.int64)
+
+    def others_in(self, box: Floats, number: int) -> list[Segmentation]:
+        """Outlines of everybody but person `number` whose box meets `box` (4,) xyxy, unit frame."""
+        meets = box_iou(box[None], self.boxes)[0] > 0
+        return [self.segmentations[other] for other in np.flatnonzero(meets).tolist() if other != number]
+
+
+class Index:
+    """The tables of one split; outlines are parsed when an image is asked for."""
+
+    def __init__(self, folder: Path, network_hw: HW, mode: ResizeMode) -> None:
+        """Open `images.parquet` and `people.parquet` in `folder`.
+
+        Args:
+            folder: such as `data/index/train`.
+            network_hw: size of the network input that the tables were made for.
+            mode: its resize rule.
+
+        Raises:
+            AnnotationError: the folder isn't an index.
+        """
+        try:
+            self.images = pd.read_parquet(folder / "images.parquet")
+            self._people = pd.read_parquet(folder / "people.parquet")
+        except FileNotFoundError as error:
+            raise AnnotationError(f"{folder}: no index tables there ({error}); run `dvc repro prepare`") from error
+        self.network_hw, self.mode = network_hw, mode
+        rows = self._people["row"].to_numpy(dtype=np.int64)
+        self._starts = np.searchsorted(rows, np.arange(len(self.images) + 1))
+        self._boxes = self._people[["x0", "y0", "x1", "y1"]].to_numpy(dtype=np.float64)
+        self._sizes = self.images[["height", "width"]].to_numpy(dtype=np.int64)
+        self._ids = self._people["annotation_id"].to_numpy(dtype=np.int64)
+        self._has_roi = self._people["drop_reason"].isna().to_numpy(dtype=bool)
+        self._texts = self._people["segmentation"].to_numpy()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def image_ids(self) -> NDArray[np.int64]:
+        """COCO ids in row order."""
+        return self.images["image_id"].to_numpy(dtype=np.int64)
+
+    @cached_property
+    def rois_per_image(self) -> NDArray[np.int64]:
+        """Number of ROIs of each image, in row order."""
+        totals = np.concatenate([[0], np.cumsum(self._has_roi)])
+        return np.asarray(totals[self._starts[1:]] - totals[self._starts[:-1]], dtype=np.int64)
+
+    def people(self, row: int) -> ImagePeople:
+        """Everybody in the image of a row."""
+        part = slice(int(self._starts[row]), int(self._starts[row + 1]))
+        image_hw = (int(self._sizes[row, 0]), int(self._sizes[row, 1]))
+        resize = Resize(image_hw, self.network_hw, self.mode)
+        outlines = [Segmentation.from_json(str(text), resize) for text in self._texts[part]]
+        return ImagePeople(
+            row, int(self.image_ids[row]), image_hw, self._ids[part], self._boxes[part], self._has_roi[part], outlines
+        )
+
+    def resize(self, row: int) -> Resize:
+        """The way from the image frame of a row to the unit frame."""
+        image_hw = (int(self._sizes[row, 0]), int(self._sizes[row, 1]))
+        return Resize(image_hw, self.network_hw, self.mode)

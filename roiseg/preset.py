@@ -1,0 +1,108 @@
+"""Presets: named differences from params.yaml, shown, applied, or spelled for `dvc exp run -S`."""
+
+import json
+from collections.abc import Iterator, Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import RoundTripRepresenter
+
+from roiseg.files import write_bytes
+from roiseg.params import preset_path, read_yaml
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes `null` as params.yaml spells it; ruamel leaves the place empty."""
+
+    def represent_null(self, _: None) -> ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+_Representer.add_representer(type(None), _Representer.represent_null)
+
+
+def apply_preset(name: str, params_file: Path) -> list[str]:
+    """Write a preset into a params file; its comments and order stay.
+
+    Args:
+        name: of the preset.
+        params_file: such as params.yaml.
+
+    Returns:
+        Dotted keys that were changed.
+
+    Raises:
+        ParamsError: no such preset.
+    """
+    yaml = YAML()
+    yaml.Representer = _Representer
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    read_yaml(params_file)
+    document = yaml.load(params_file.read_text(encoding="utf-8"))
+    changed = list(_merge(document, read_yaml(preset_path(name)), ""))
+    text = StringIO()
+    yaml.dump(document, text)
+    write_bytes(params_file, text.getvalue().encode())
+    return changed
+
+
+def _merge(document: Any, over: Mapping[str, Any], where: str) -> Iterator[str]:  # noqa: ANN401 - ruamel's own mapping
+    for key, value in over.items():
+        path = f"{where}{key}"
+        below = document.get(key)
+        if isinstance(value, Mapping) and isinstance(below, dict):
+            if value.get("_replace"):
+                for stale in [name for name in below if name not in value]:
+                    del below[stale]
+                    yield f"{path}.{stale}"
+            yield from _merge(below, {name: item for name, item in value.items() if name != "_replace"}, f"{path}.")
+        elif below != value:
+            if isinstance(value, list) and hasattr(below, "fa"):
+                below[:] = value
+            else:
+                document[key] = _unmarked(value)
+            yield path
+
+
+def _unmarked(value: Any) -> Any:  # noqa: ANN401 - YAML holds anything
+    """A preset's value without the mark that `overlay` reads."""
+    if isinstance(value, Mapping):
+        return {key: _unmarked(item) for key, item in value.items() if key != "_replace"}
+    return value
+
+
+def as_args(name: str, params_file: Path) -> list[str]:
+    """A preset as arguments of `dvc exp run`.
+
+    Args:
+        name: of the preset.
+        params_file: tells which keys are there already: `-S key=value` sets one, `-S +key=value` adds one, `-S ~key` removes one.
+
+    Raises:
+        ParamsError: no such preset.
+    """
+    return [part for text in _overrides(read_yaml(params_file), read_yaml(preset_path(name)), "") for part in ("-S", text)]
+
+
+def _overrides(values: Mapping[str, Any], over: Mapping[str, Any], where: str) -> Iterator[str]:
+    for key, value in over.items():
+        path, below = f"{where}{key}", values.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            if value.get("_replace"):
+                yield from (f"~{path}.{name}" for name in below if name not in value)
+            yield from _overrides(below, {name: item for name, item in value.items() if name != "_replace"}, f"{path}.")
+        elif below != value:
+            yield f"{'' if key in values else '+'}{path}={_hydra(_unmarked(value))}"
+
+
+def _hydra(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_hydra(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_hydra(item) for item in value) + "]"
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,98 @@
+"""Which class every section of params.yaml has: for checking the whole file at once."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from roiseg.analyze import AnalyzeParams
+from roiseg.cache.params import CacheParams, ReaderParams
+from roiseg.calibrate import CalibrateParams
+from roiseg.coco import DataParams
+from roiseg.dataset import DatasetParams
+from roiseg.errors import ParamsError
+from roiseg.evaluate.evaluate import EvaluateParams
+from roiseg.export.export import ExportParams
+from roiseg.extractor.params import ExtractorParams
+from roiseg.heads import parse_model
+from roiseg.losses import LossParams
+from roiseg.params import HEAD_SECTIONS, PRESET_DIR, Section, load_sections, nearest, overlay, preset_path, read_yaml
+from roiseg.sample.params import SampleParams
+from roiseg.train.params import TrainParams
+
+SECTIONS: Mapping[str, type[Section]] = {
+    "sample": SampleParams,
+    "data": DataParams,
+    "analyze": AnalyzeParams,
+    "extractor": ExtractorParams,
+    "cache": CacheParams,
+    "calibrate": CalibrateParams,
+    "reader": ReaderParams,
+    "dataset": DatasetParams,
+    "loss": LossParams,
+    "train": TrainParams,
+    "evaluate": EvaluateParams,
+    "export": ExportParams,
+}
+"""All but `heads`, a list, and `model`, whose class depends on the head."""
+
+
+class _Heads(Section):
+    heads: tuple[str, ...] = Field(min_length=1)
+
+
+def check_params(values: Mapping[str, Any]) -> None:
+    """Check the whole params file, and every head's preset laid over it.
+
+    Args:
+        values: params.yaml as plain values.
+
+    Raises:
+        ParamsError: every fault of every section, in one message.
+    """
+    faults: list[str] = []
+
+    def attempt(check: Any, *arguments: Any) -> None:  # noqa: ANN401 - any of the checks
+        try:
+            check(*arguments)
+        except ParamsError as error:
+            faults.extend(line.strip() for line in str(error).splitlines() if not line.endswith("in the params:"))
+
+    known = {*SECTIONS, "heads", "model"}
+    faults += [f"{name}: unknown section; {nearest(name, known)}" for name in values if name not in known]
+    attempt(load_sections, values, SECTIONS)
+    attempt(_Heads.parse, {"heads": values.get("heads")}, "params.yaml")
+    attempt(_check_layers, values)
+    heads = values.get("heads")
+    for head in [item for item in heads if isinstance(item, str)] if isinstance(heads, list) else ():
+        attempt(_check_preset, values, head)
+    lines = list(dict.fromkeys(faults))
+    if lines:
+        raise ParamsError(f"{len(lines)} fault{'s' * (len(lines) > 1)} in the params:\n  " + "\n  ".join(lines))
+
+
+def _check_preset(values: Mapping[str, Any], head: str) -> None:
+    over = read_yaml(preset_path(head, PRESET_DIR))
+    alien = sorted(set(over) - HEAD_SECTIONS)
+    if alien:
+        raise ParamsError(
+            f"heads: preset {head!r} sets {', '.join(alien)}, expected only {', '.join(sorted(HEAD_SECTIONS))}; "
+            f"it is written into params.yaml by `roiseg preset apply {head}`"
+        )
+    merged = overlay(values, over)
+    load_sections(merged, {name: SECTIONS[name] for name in ("dataset", "loss", "train", "evaluate", "export")})
+    _check_layers(merged)
+
+
+def _check_layers(values: Mapping[str, Any]) -> None:
+    """The model, and that what it reads is extracted: a slip that would otherwise show after `extract`."""
+    model = parse_model(values.get("model") or {})
+    try:
+        extracted = ExtractorParams.parse(values.get("extractor"), "extractor").layers
+    except ParamsError:
+        return  # told with its section
+    unknown = [name for name in model.layers if name not in extracted]
+    if unknown:
+        raise ParamsError(
+            "\n".join(f"model.layers: {name!r} isn't in extractor.layers; {nearest(name, extracted)}" for name in unknown)
+        )

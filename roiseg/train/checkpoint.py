@@ -1,0 +1,100 @@
+"""Checkpoints: named by epoch, mask size and score; atomic; readable without unpickling code."""
+
+import io
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from roiseg.errors import CheckpointError
+from roiseg.files import write_bytes
+from roiseg.types import HW
+
+NAME = re.compile(r"^checkpoint_epoch_(?P<epoch>\d{4})(?:_(?P<height>\d+)x(?P<width>\d+)_(?P<score>\d{4}))?\.pth$")
+"""The long form is written; the short one, which the original also used, is read."""
+
+BEST = "best.pth"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a run needs to be understood, evaluated or continued.
+
+    Attributes:
+        epoch: counted from 1; the last finished one.
+        model: the head's weights, averaged over steps: what is validated and exported.
+        live: the weights that the optimiser works on.
+        optimizer: state of the optimiser.
+        rng: torch's generator on the CPU.
+        params: sections `dataset`, `model`, `loss`, `train` as plain values.
+        layers: layer -> [channels, vertical stride, horizontal stride].
+        fingerprint: fields of the store that the head was trained on, see `roiseg.extractor.extract.asked_fields`.
+        metrics: validation figures of this epoch.
+        best: highest `miou_fg_roi` up to and with this epoch.
+    """
+
+    epoch: int
+    model: Mapping[str, Tensor]
+    live: Mapping[str, Tensor]
+    optimizer: Mapping[str, Any]
+    rng: Tensor
+    params: Mapping[str, Any]
+    layers: Mapping[str, list[float]]
+    fingerprint: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    best: float
+
+
+def checkpoint_name(epoch: int, mask_hw: HW, miou: float) -> str:
+    """`checkpoint_epoch_{EEEE}_{H}x{W}_{MMMM}.pth`; MMMM are the first four decimals of the mIoU (0.4260 -> 4260)."""
+    digits = min(int(round(miou * 10_000, 6)), 9999)  # 0.57 * 10000 is 5699.999999999999
+    return f"checkpoint_epoch_{epoch:04d}_{mask_hw[0]}x{mask_hw[1]}_{digits:04d}.pth"
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write aside and rename. Equal contents give equal bytes: torch names the archive after its file, so it gets none."""
+    buffer = io.BytesIO()
+    torch.save({name: _plain(value) for name, value in vars(checkpoint).items()}, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - walks any nesting
+    """Containers as plain dicts and lists, and equal texts as one object, so that pickle refers to them alike each time."""
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, str):
+        return _TEXTS.setdefault(value, value)
+    return value
+
+
+_TEXTS: dict[str, str] = {}
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU; no code in it is run.
+
+    Raises:
+        CheckpointError: missing, torn, or written by something else.
+    """
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+        return Checkpoint(**data)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such checkpoint; run `dvc repro train`, or `dvc pull`") from error
+    except (RuntimeError, EOFError, OSError, ValueError, TypeError, KeyError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of roiseg ({error})") from error
+
+
+def newest(folder: Path) -> Path | None:
+    """The checkpoint of the highest epoch in a folder, or None."""
+    found = [(int(match["epoch"]), path) for path in folder.glob("*.pth") if (match := NAME.match(path.name))]
+    return max(found)[1] if found else None

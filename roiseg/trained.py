@@ -1,0 +1,82 @@
+"""A trained head with the data it belongs to, as `train`, `evaluate` and `export` open them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from roiseg.cache.params import CacheParams, ReaderParams, asked_fields
+from roiseg.cache.reader import FeatureStore
+from roiseg.dataset import DatasetParams, RoiDataset
+from roiseg.errors import CheckpointError
+from roiseg.extractor.params import ExtractorParams
+from roiseg.heads import build_head, parse_model
+from roiseg.heads.base import HeadParams
+from roiseg.index import Index
+from roiseg.params import load_section
+from roiseg.train.checkpoint import BEST, Checkpoint, load_checkpoint
+
+INDEX, FEATURES, HEADS = Path("data/index"), Path("data/features"), Path("models/heads")
+
+
+@dataclass(frozen=True)
+class HeadSections:
+    """The sections that say what a head reads and what it is."""
+
+    extractor: ExtractorParams
+    cache: CacheParams
+    dataset: DatasetParams
+    model: HeadParams
+    reader: ReaderParams
+
+    @classmethod
+    def load(cls, values: Mapping[str, Any]) -> "HeadSections":
+        """From the whole params, a head's preset laid over them.
+
+        Raises:
+            ParamsError: any fault.
+        """
+        return cls(
+            load_section(ExtractorParams, "extractor", values),
+            load_section(CacheParams, "cache", values),
+            load_section(DatasetParams, "dataset", values),
+            parse_model(values.get("model") or {}),
+            load_section(ReaderParams, "reader", values),
+        )
+
+    def open_split(self, split: str, index: Path = INDEX, features: Path = FEATURES) -> RoiDataset:
+        """Index and store of a split, checked against each other and against the params.
+
+        Raises:
+            StoreError, StoreMismatchError, StoreDamagedError: see `FeatureStore`.
+        """
+        store = FeatureStore(features / f"{split}.zarr")
+        store.check(asked_fields(self.extractor, self.cache))
+        table = Index(index / split, self.extractor.input_hw, self.extractor.resize)
+        return RoiDataset(table, store, self.dataset, self.model.layers, self.model.mask_hw)
+
+
+def load_head(path: Path, sections: HeadSections, dataset: RoiDataset) -> tuple[nn.Module, Checkpoint]:
+    """A trained head in eval mode, and its checkpoint.
+
+    Args:
+        path: folder of the head, such as `models/heads/default`.
+        sections: params of today.
+        dataset: what it will be run on.
+
+    Raises:
+        CheckpointError: trained with another model section than today's.
+    """
+    checkpoint = load_checkpoint(path / BEST)
+    now = json.loads(sections.model.model_dump_json())
+    if checkpoint.params["model"] != now:
+        differing = [key for key in now if checkpoint.params["model"].get(key) != now[key]]
+        raise CheckpointError(
+            f"{path / BEST}: was trained with another model ({', '.join(differing)} differ); run `dvc repro train`"
+        )
+    head = build_head(sections.model, dataset.store.specs)
+    head.load_state_dict(dict(checkpoint.model))
+    return head.eval(), checkpoint

@@ -1,0 +1,91 @@
+"""Work folders of long stages: where they resume, and how their result becomes an out.
+
+DVC deletes a stage's outs before it runs, and deletes an out whose hashing was interrupted. So a long stage fills
+`.work/{stage}-{fingerprint}/`, which DVC doesn't know, and its last act is to hard-link the result into `{out}.tmp` and
+rename that. The folder goes once `dvc.lock` shows that DVC has taken the out over.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from roiseg.files import sha256_json, write_json
+from roiseg.params import read_yaml
+
+WORK = Path(".work")
+DONE = "done.json"
+
+
+def work_folder(stage: str, fingerprint: Mapping[str, Any], root: Path = WORK) -> Path:
+    """Folder in which `stage` works for just this fingerprint; made if it isn't there.
+
+    Args:
+        stage: name of the stage in dvc.yaml, such as `extract@train`.
+        fingerprint: all that shapes the result; plain values.
+        root: parent of all work folders, on the file system of the outs.
+    """
+    folder = root / f"{stage.replace('@', '-')}-{sha256_json(dict(fingerprint))[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def link_tree(source: Path, out: Path) -> None:
+    """Put hard links to all files of `source` at `out`, which appears whole or not at all.
+
+    Where the file system has no hard links, the files are copied.
+    """
+    aside = out.with_name(f"{out.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, aside, copy_function=_link)
+    if out.is_dir():
+        shutil.rmtree(out)
+    aside.replace(out)
+
+
+def _link(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target
+
+
+def mark_done(folder: Path, stage: str, files: Iterable[Path]) -> None:
+    """Note that the result has been published, and by which files DVC's record of it will be known.
+
+    Args:
+        folder: the work folder.
+        stage: name of the stage in dvc.yaml.
+        files: deps and outs of the stage that are files, spelled as in dvc.yaml; small ones only, for they are hashed here.
+    """
+    sums = {path.as_posix(): hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() for path in files}
+    write_json(folder / DONE, {"stage": stage, "files": sums})
+
+
+def clean_finished(lock: Path = Path("dvc.lock"), root: Path = WORK) -> list[Path]:
+    """Delete work folders whose result DVC holds.
+
+    A folder is finished when the lock's entry of its stage names the same bytes for all files that `mark_done` noted.
+
+    Returns:
+        The folders that were deleted.
+    """
+    if not lock.is_file() or not root.is_dir():
+        return []
+    stages = read_yaml(lock).get("stages") or {}
+    gone = []
+    for done in sorted(root.glob(f"*/{DONE}")):
+        record = json.loads(done.read_text())
+        entry = stages.get(record["stage"])
+        if entry is None:
+            continue
+        known = {str(item["path"]): item.get("md5") for item in (*entry.get("deps", ()), *entry.get("outs", ()))}
+        if all(known.get(path) == digest for path, digest in record["files"].items()):
+            shutil.rmtree(done.parent)
+            gone.append(done.parent)
+    return gone

@@ -1,0 +1,27 @@
+"""Stage `analyze`: statistics of the person-only train annotations, and class weights."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from roiseg.analyze import AnalyzeParams, analyze
+from roiseg.console import run_stage
+from roiseg.params import PARAMS_FILE, Section, get_dotted, load_section, read_yaml
+
+
+class _Padding(Section):
+    """The one leaf of `dataset` that this stage depends on."""
+
+    roi_padding: float = Field(ge=0, allow_inf_nan=False)
+
+
+def main() -> None:
+    """Write `metrics/data_analyze.json` and `metrics/analyze`."""
+    values = read_yaml(PARAMS_FILE)
+    shared = _Padding.parse({"roi_padding": get_dotted(values, "dataset.roi_padding")}, "dataset")
+    params = load_section(AnalyzeParams, "analyze", values)
+    analyze(params, shared.roi_padding, Path("metrics/data_analyze.json"), Path("metrics/analyze"))
+
+
+if __name__ == "__main__":
+    run_stage("analyze", main)

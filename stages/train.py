@@ -1,0 +1,25 @@
+"""Stage `train@{head}`: one head on cached features."""
+
+import sys
+from pathlib import Path
+
+from roiseg.console import run_stage
+from roiseg.losses import LossParams
+from roiseg.params import load_params, load_section
+from roiseg.train.params import TrainParams
+from roiseg.train.train import TrainSections, train_head
+from roiseg.trained import FEATURES, HEADS, INDEX, HeadSections
+
+
+def main(head: str) -> None:
+    """Write `models/heads/{head}` and `metrics/train/{head}`."""
+    values = load_params(head)
+    sections = TrainSections(
+        HeadSections.load(values), load_section(LossParams, "loss", values), load_section(TrainParams, "train", values)
+    )
+    statistics = Path("metrics/data_analyze.json")
+    train_head(f"train@{head}", sections, statistics, INDEX, FEATURES, HEADS / head, Path("metrics/train") / head)
+
+
+if __name__ == "__main__":
+    run_stage(f"train@{sys.argv[1]}", lambda: main(sys.argv[1]), check_all=True)

@@ -1,0 +1,116 @@
+"""A small project in a folder of its own, with a git repository, in which DVC runs the real stages."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+PROJECT = (
+    "roiseg",
+    "stages",
+    ".dvc/config",
+    ".dvc/.gitignore",
+    ".dvcignore",
+    ".gitignore",
+    "dvc.yaml",
+    "params.yaml",
+    "pyproject.toml",
+)
+SMALL: dict[str, dict[str, Any]] = {
+    "sample": {
+        "train_images": 8,
+        "val_images": 8,
+        "image_hw": [240, 320],
+        "backbone_width": 0.0625,
+        "backbone_images": 1,
+        "backbone_steps": 0,
+    },
+    "extractor": {"input_hw": [256, 320], "batch_size": 3},
+    "cache": {"shard_mib": 1},
+    "data": {"min_box_px": 8.0},
+    "model": {
+        **dict.fromkeys(("layer_channels", "mid_channels", "deep_channels", "out_channels"), 16),
+        "roi_hw": [14, 14],
+        "mask_hw": [28, 28],
+    },
+    "train": {"epochs": 2, "images_per_batch": 3},
+}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A working copy of the project.
+
+    Attributes:
+        root: its folder.
+    """
+
+    root: Path
+
+    def run(self, *command: str, ok: bool = True) -> str:
+        """Run a program of this environment in the folder; returns what it printed, errors included."""
+        environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+            "PYTHONPATH": str(self.root),
+            "COLUMNS": "200",
+        }
+        done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
+        printed = done.stdout + done.stderr
+        assert (done.returncode == 0) == ok, f"{command} ended with {done.returncode}:\n{printed[-6000:]}"
+        return printed
+
+    def dvc(self, *arguments: str, ok: bool = True) -> str:
+        """Run DVC."""
+        return self.run(sys.executable, "-m", "dvc", *arguments, ok=ok)
+
+    def commit(self) -> None:
+        """Commit everything that isn't ignored."""
+        self.run("git", "add", "-A")
+        self.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "state", "--allow-empty")
+
+    def params(self) -> dict[str, Any]:
+        """params.yaml."""
+        return dict(YAML(typ="safe").load((self.root / "params.yaml").read_text()))
+
+    def set_params(self, changes: dict[str, Any]) -> None:
+        """Merge changes into params.yaml."""
+        values = self.params()
+        _merge(values, changes)
+        with (self.root / "params.yaml").open("w") as file:
+            YAML().dump(values, file)
+
+    def stages_run(self, printed: str) -> list[str]:
+        """Names of the stages that DVC says it ran."""
+        return [line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage '")]
+
+
+def _merge(values: dict[str, Any], changes: dict[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            _merge(values[key], value)
+        else:
+            values[key] = value
+
+
+def make_project(root: Path) -> Project:
+    """Copy the project's sources to `root`, with small params, under git."""
+    for name in PROJECT:
+        source, target = ROOT / name, root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target)
+    project = Project(root)
+    project.set_params(SMALL)
+    project.run("git", "init", "-q", "-b", "main")
+    project.commit()
+    return project

@@ -1,0 +1,54 @@
+"""Every command of the README is run: here, or by the test that is named."""
+
+import shutil
+
+import pytest
+from dvc_project import ROOT, Project
+
+pytestmark = pytest.mark.pipeline
+
+ELSEWHERE = {
+    "pip install uv && uv run dvc repro": "the `finished` fixture runs `dvc repro`; .ci/run installs uv and runs `uv run`",
+    "pip install uv": ".ci/run",
+    "uv run pytest": ".ci/run",
+    "uv run dvc repro": "the `finished` fixture",
+    "uv run dvc exp run -S loss.boundary_weight=3.0": "test_experiments.py",
+    "uv run dvc exp show --only-changed": "test_experiments.py",
+    "uv run dvc remote add -d storage /mnt/storage/roiseg": "test_new_box.py, with a folder of the test",
+    "uv run dvc push": "test_new_box.py",
+    "uv run dvc pull": "test_new_box.py",
+    "uv run dvc repro --allow-missing": "test_new_box.py",
+    "uv run dvc exp run --allow-missing -S train.epochs=40": "test_new_box.py",
+}
+
+
+def readme_commands() -> list[str]:
+    """Lines that are indented by four spaces and more, without their comments."""
+    lines = (ROOT / "README.md").read_text().splitlines()
+    code = [line.strip().split("  #")[0].strip() for line in lines if line.startswith("    ")]
+    return [line for line in code if line]
+
+
+@pytest.fixture(scope="module")
+def copy(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy that commands may change."""
+    target = tmp_path_factory.mktemp("readme") / "project"
+    shutil.copytree(finished.root, target, symlinks=True)
+    return Project(target)
+
+
+def test_readme_has_its_commands() -> None:
+    commands = readme_commands()
+    assert commands[0] == "pip install uv && uv run dvc repro"
+    assert "uv run pytest" in commands
+    assert set(ELSEWHERE) <= set(commands), "a command that no test runs any more"
+
+
+@pytest.mark.parametrize("command", list(dict.fromkeys(item for item in readme_commands() if item not in ELSEWHERE)))
+def test_readme_command(copy: Project, command: str) -> None:
+    assert command.startswith("uv run "), f"{command!r} is neither run here nor named in ELSEWHERE"
+    before = (copy.root / "params.yaml").read_bytes()
+    try:
+        copy.run("bash", "-c", command.removeprefix("uv run "))
+    finally:
+        (copy.root / "params.yaml").write_bytes(before)

@@ -1,0 +1,75 @@
+"""`dvc repro` on the built-in sample: what it leaves behind, and that it leaves the same each time."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from dvc_project import Project
+
+pytestmark = pytest.mark.pipeline
+
+
+def test_outs_are_there(finished: Project) -> None:
+    root = finished.root
+    for name in ("full", "500", "100"):
+        end = "" if name == "full" else f"_{name}"
+        assert (root / f"data/annotations/instances_train_person_only_no_crowd{end}.json").is_file()
+    figures = json.loads((root / "metrics/evaluate/default.json").read_text())
+    assert {"miou_fg_roi", "iou_target_roi", "iou_nontarget_roi", "never_class_2_miou_fg_roi", "oracle_box_ap"} <= set(figures)
+    names = sorted(path.name for path in (root / "models/heads/default/checkpoints").iterdir())
+    assert [bool(re.fullmatch(r"checkpoint_epoch_\d{4}_28x28_\d{4}\.pth", name)) for name in names] == [True, True]
+    assert (root / "metrics/train/default/pictures/validation_all_images_epoch_0002.png").is_file()
+    assert json.loads((root / "metrics/export/default.json").read_text())["parity_max_abs"] < 1e-3
+
+
+def test_stores_open_with_plain_zarr(finished: Project) -> None:
+    group = zarr.open_group(finished.root / "data/features/val.zarr", mode="r")
+    layer = group["layer_34"]
+    assert isinstance(layer, zarr.Array)
+    assert layer.dtype == np.float16
+    assert layer.shape[1:] == (64, 32, 40)
+    assert np.isfinite(np.asarray(layer[0])).all()
+    assert np.asarray(layer[0]).any()
+
+
+def test_metrics_are_flat_numbers(finished: Project) -> None:
+    for path in (finished.root / "metrics").glob("**/*.json"):
+        if path.name in ("data_analyze.json",) or "train" in path.parts:
+            continue
+        assert all(isinstance(value, int | float) for value in json.loads(path.read_text()).values()), path
+
+
+def test_a_second_run_runs_nothing(finished: Project) -> None:
+    assert finished.stages_run(finished.dvc("repro")) == []
+
+
+def test_plots_render(finished: Project, tmp_path: Path) -> None:
+    finished.dvc("plots", "show", "--out", str(tmp_path / "plots"))
+    page = (tmp_path / "plots" / "index.html").read_text()
+    assert "confusion" in page
+    assert "miou_fg_roi" in page
+
+
+def test_nothing_of_this_machine_in_the_outs(finished: Project) -> None:
+    path = str(finished.root).encode()
+    for folder in ("models/onnx", "metrics", "data/index", "data/annotations"):
+        for file in (finished.root / folder).rglob("*"):
+            assert not file.is_file() or path not in file.read_bytes(), file
+
+
+def test_forced_run_changes_no_hash(finished: Project) -> None:
+    """Also with the work folder and the local cache emptied."""
+    lock = finished.root / "dvc.lock"
+    before = lock.read_bytes()
+    shutil.rmtree(finished.root / ".work", ignore_errors=True)
+    shutil.rmtree(finished.root / ".dvc/cache")
+    for out in ("data/features", "data/sample", "models/heads"):
+        shutil.rmtree(finished.root / out)
+    ran = finished.stages_run(finished.dvc("repro", "--force"))
+    assert len(ran) == 10
+    assert lock.read_bytes() == before
+    assert finished.run("git", "status", "--porcelain").strip() == ""

@@ -1,0 +1,60 @@
+"""The whole DAG on real COCO images and a real YOLOv9-N, where they lie beside the checkout."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from dvc_project import ROOT, Project, make_project
+
+REAL = ROOT.parent / "shared" / "real"
+
+pytestmark = [pytest.mark.real, pytest.mark.pipeline, pytest.mark.skipif(not REAL.is_dir(), reason="../shared/real isn't there")]
+
+EPOCHS = 5
+"""Enough to see that it learns; the preset's 30 take minutes."""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    root = tmp_path_factory.mktemp("real")
+    (root / "shared").symlink_to(REAL.parent)
+    made = make_project(root / "project")
+    (made.root / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    made.run("python", "-m", "roiseg.cli", "preset", "apply", "real")
+    made.set_params({"train": {"epochs": EPOCHS, "warmup_epochs": 0.5}})
+    made.dvc("repro")
+    return made
+
+
+def figures(project: Project, name: str) -> dict[str, float]:
+    return dict(json.loads((project.root / "metrics" / name).read_text()))
+
+
+def test_the_counts_are_those_of_the_annotations(project: Project) -> None:
+    counts = figures(project, "prepare.json")
+    assert (counts["train_images_with_crowd"], counts["val_images_with_crowd"]) == (8, 7)
+    assert (counts["train_rois"], counts["val_rois"]) == (279, 116)
+
+
+def test_a_few_epochs_beat_the_whole_box(project: Project) -> None:
+    found = figures(project, "evaluate/default.json")
+    assert found["rois"] == 116
+    assert found["iou_target_roi"] > 0.54
+    assert found["oracle_box_ap50"] > 0.3
+
+
+def test_the_detectors_own_boxes_are_kept(project: Project) -> None:
+    boxes = pd.read_parquet(project.root / "data/detections/val.parquet")
+    assert boxes["image_id"].nunique() > 30
+    assert boxes[["x0", "y0", "x1", "y1", "score"]].to_numpy().min() >= 0
+    assert boxes[["x0", "y0", "x1", "y1", "score"]].to_numpy().max() <= 1
+
+
+def test_prediction_writes_full_size_masks(project: Project) -> None:
+    image = "../shared/real/images/val/000000010764.jpg"
+    project.run("roiseg", "predict", image, "--boxes", "../shared/real/annotations/instances_val.json")
+    results = json.loads((project.root / "predictions/predictions.json").read_text())
+    assert results
+    assert all(Path(result["file_name"]).name == "000000010764.jpg" for result in results)
+    assert (project.root / "predictions/000000010764_overlay.png").is_file()

@@ -1,0 +1,367 @@
+"""A tiny project for tests: two splits with index tables, a small detector, and the feature stores that it fills.
+
+The pictures are those of `make_coco`. The network input and all maps are wider than high, so that swapped axes show.
+"""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+from data_factory import make_coco
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from roiseg.cache.params import CacheParams, ReaderParams, asked_fields
+from roiseg.cache.writer import StoreWriter
+from roiseg.coco import People, load_people, to_coco
+from roiseg.dataset import DatasetParams, RoiDataset
+from roiseg.export.export import ExportInputs, ExportParams, export, real_cases
+from roiseg.extractor.graph import cut
+from roiseg.extractor.images import to_input
+from roiseg.extractor.params import ExtractorParams
+from roiseg.extractor.session import Backbone
+from roiseg.files import write_bytes, write_json, write_parquet
+from roiseg.heads import build_head, parse_model
+from roiseg.heads.base import HeadParams
+from roiseg.index import build_tables
+from roiseg.prepare import choose_pictures
+from roiseg.train.checkpoint import Checkpoint
+from roiseg.trained import HeadSections
+from roiseg.types import CutLayer, FeatureSpec, StoredType
+
+NETWORK_HW = (64, 96)
+TENSORS = {"layer_34": "/model.34/Concat_output_0", "layer_3": "/model.3/Concat_output_0"}
+CHANNELS = {"layer_34": 6, "layer_3": 4}
+STRIDES = {"layer_34": 8, "layer_3": 4}
+
+MODELS: Mapping[str, Mapping[str, Any]] = {
+    "roi_crop": {
+        "head": "roi_crop",
+        "layers": ["layer_34", "layer_3"],
+        "roi_hw": [6, 8],
+        "mask_hw": [12, 10],
+        "sampling_ratio": 1,
+        "mid_channels": 8,
+        "blocks": 1,
+        "groups": 2,
+    },
+    "roi_unet": {
+        "head": "roi_unet",
+        "layers": ["layer_34", "layer_3"],
+        "roi_hw": [6, 8],
+        "mask_hw": [12, 10],
+        "sampling_ratio": 2,
+        "context": 1,
+        "layer_channels": 4,
+        "mid_channels": 8,
+        "deep_channels": 12,
+        "out_channels": 4,
+        "dropout": 0.2,
+        "groups": 2,
+    },
+}
+"""Section `model` of a small head of every family, with non-square grids."""
+
+MODEL = MODELS["roi_crop"]
+
+DATASET: Mapping[str, Any] = {"roi_padding": 0.0, "max_rois_per_image": 3, "jitter_centre": 0.1, "jitter_scale": 0.1}
+
+STATISTICS: Mapping[str, Any] = {
+    "recommended_class_weights": {"background": 0.5, "target": 1.0, "non_target": 1.5},
+    "recommended_log_class_weights": {"background": 0.8, "target": 1.0, "non_target": 1.2},
+    "separation_aware_weights": {"background": 0.6, "target": 1.1, "non_target": 1.3},
+}
+"""What the loss reads of data_analyze.json."""
+
+
+def extractor_params(**changes: object) -> ExtractorParams:
+    """Section `extractor` for the tiny detector."""
+    values: dict[str, object] = {
+        "onnx": "detector.onnx",
+        "layers": dict(TENSORS),
+        "input_hw": list(NETWORK_HW),
+        "resize": "stretch",
+        "color": "rgb",
+        "pixel_max": 1.0,
+        "batch_size": 1,
+        "provider": "cpu",
+        "precision": "float32",
+        "detections": None,
+    }
+    return ExtractorParams.parse(values | changes, "extractor")
+
+
+def cache_params(dtype: StoredType = "float16") -> CacheParams:
+    """Section `cache`."""
+    return CacheParams(dtype=dtype, codec="lz4", level=1, shuffle="bitshuffle", shard_mib=1)
+
+
+def detector() -> onnx.ModelProto:
+    """An ONNX of two convolutions with fixed random weights: each layer sees the image on its own."""
+    rng = np.random.default_rng(5)
+    nodes, weights = [], []
+    for name, tensor in TENSORS.items():
+        stride = STRIDES[name]
+        kernel = rng.normal(0, 2 / stride, (CHANNELS[name], 3, stride, stride)).astype(np.float32)
+        weights.append(numpy_helper.from_array(kernel, f"{name}.weight"))
+        nodes.append(
+            helper.make_node("Conv", ["images", f"{name}.weight"], [tensor], name=f"{name}.conv", strides=[stride, stride])
+        )
+    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, *NETWORK_HW])]
+    outputs = [helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None) for tensor in TENSORS.values()]
+    graph = helper.make_graph(nodes, "detector", inputs, outputs, weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def write_store(
+    folder: Path,
+    path: Path,
+    features: Mapping[str, NDArray[Any]],
+    image_ids: Sequence[int],
+    *,
+    asked: Mapping[str, Any],
+    cache: CacheParams,
+    scales: Mapping[str, NDArray[np.float32]] | None = None,
+) -> Path:
+    """A complete store at `path`.
+
+    Args:
+        folder: work folder of the writer.
+        path: such as `features/train.zarr`.
+        features: layer -> (N, C, H, W) of the stored type.
+        image_ids: N ids in row order.
+        asked: see `StoreWriter`.
+        cache: section `cache`.
+        scales: of int8 layers.
+    """
+    layers = tuple(
+        CutLayer(name, TENSORS[name], values.shape[1], (values.shape[2], values.shape[3])) for name, values in features.items()
+    )
+    ids = np.array(image_ids, dtype=np.int64)
+    writer = StoreWriter(folder, layers, ids, cache, scales or {}, asked, {"provider": "cpu"})
+    for shard in writer.missing():
+        rows = writer.rows(shard)
+        writer.write(shard, {name: values[rows.start : rows.stop] for name, values in features.items()})
+    writer.finish()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer.path.replace(path)
+    return path
+
+
+@dataclass(frozen=True)
+class Project:
+    """Where everything lies.
+
+    Attributes:
+        root: folder of the project.
+        dtype: stored type.
+        scales: layer -> (C,) float32 for int8, else empty.
+    """
+
+    root: Path
+    dtype: StoredType
+    scales: Mapping[str, NDArray[np.float32]]
+
+    @property
+    def index(self) -> Path:
+        """`{train,val}/*.parquet`, and `val/pictures`."""
+        return self.root / "index"
+
+    @property
+    def features(self) -> Path:
+        """`{train,val}.zarr`."""
+        return self.root / "features"
+
+    @property
+    def backbone(self) -> Path:
+        """The cut ONNX."""
+        return self.root / "backbone.onnx"
+
+    @property
+    def statistics(self) -> Path:
+        """data_analyze.json, as far as the loss reads it."""
+        return self.root / "data_analyze.json"
+
+    def annotations(self, split: str) -> Path:
+        """The person-only JSON of a split."""
+        return self.root / "annotations" / f"{split}.json"
+
+    def image(self, split: str, name: str) -> Path:
+        """An image file."""
+        return self.root / split / "images" / name
+
+    def people(self, split: str) -> People:
+        """The annotations of a split."""
+        return load_people(self.annotations(split), "person", "error")
+
+    def sections(self, model: Mapping[str, Any] = MODEL, **dataset: object) -> HeadSections:
+        """Sections of a head; `dataset` replaces values of `DATASET`."""
+        return HeadSections(
+            extractor_params(),
+            cache_params(self.dtype),
+            DatasetParams.parse({**DATASET, **dataset}, "dataset"),
+            parse_model(model),
+            ReaderParams(decode_threads=1, load_threads=1, ahead=2),
+        )
+
+    def open(self, split: str, model: Mapping[str, Any] = MODEL, **dataset: object) -> RoiDataset:
+        """A split as a data set."""
+        return self.sections(model, **dataset).open_split(split, self.index, self.features)
+
+
+def model_params(**changes: object) -> HeadParams:
+    """Section `model`, with changes to `MODEL`."""
+    return parse_model({**MODEL, **changes})
+
+
+def make_project(root: Path, dtype: StoredType = "float16", images: tuple[int, int] = (5, 4), min_box_px: float = 14.0) -> Project:
+    """Draw pictures, build tables, cut the detector and fill both stores.
+
+    Args:
+        root: where to write.
+        dtype: stored type.
+        images: of the training and validation split.
+        min_box_px: people smaller than this have no ROI; 14 leaves some of both kinds.
+    """
+    extractor = extractor_params()
+    detector_file = root / "detector.onnx"
+    write_bytes(detector_file, detector().SerializeToString(deterministic=True))
+    plain = _cut(root / "plain.onnx", "float16")
+    batches: dict[str, tuple[list[int], list[NDArray[np.float32]]]] = {}
+    for split, seed, count in zip(("train", "val"), (4, 6), images, strict=True):
+        people = load_people(make_coco(root / split, count, seed=seed, people=(1, 5)), "person", "error")
+        write_json(root / "annotations" / f"{split}.json", to_coco(people))
+        tables = build_tables(people, NETWORK_HW, "stretch", min_box_px)
+        for name, table in zip(("images", "people"), tables, strict=True):
+            write_parquet(root / "index" / split / f"{name}.parquet", table)
+        names = [str(item["file_name"]) for item in people.images]
+        pixels = [np.asarray(cv2.imread(str(root / split / "images" / name)), dtype=np.uint8) for name in names]
+        batches[split] = [int(item["id"]) for item in people.images], [to_input(item, extractor) for item in pixels]
+        if split == "val":
+            for name in choose_pictures(people, ())[:2]:
+                write_bytes(root / "index" / "val" / "pictures" / name, (root / split / "images" / name).read_bytes())
+    scales = {} if dtype == "float16" else _scales(Backbone(plain, "cpu", "float32"), batches["train"][1])
+    backbone = Backbone(_cut(root / "backbone.onnx", dtype), "cpu", "float32", scales)
+    cache = cache_params(dtype)
+    for split, (ids, inputs) in batches.items():
+        found = [backbone(item[None]) for item in inputs]
+        features = {name: np.concatenate([item[name] for item in found]) for name in TENSORS}
+        asked = asked_fields(extractor, cache)
+        write_store(
+            root / f"work_{split}", root / "features" / f"{split}.zarr", features, ids, asked=asked, cache=cache, scales=scales
+        )
+    (root / "data_analyze.json").write_text(json.dumps(STATISTICS))
+    return Project(root, dtype, scales)
+
+
+def shared_project(folders: pytest.TempPathFactory, dtype: StoredType = "float16") -> Project:
+    """One project for all tests that only read it."""
+    return _project_in(folders.getbasetemp(), dtype)
+
+
+@functools.cache
+def _project_in(base: Path, dtype: StoredType) -> Project:
+    return make_project(base / f"project_{dtype}", dtype)
+
+
+def fresh_head(params: HeadParams, specs: Mapping[str, FeatureSpec], seed: int = 0) -> nn.Module:
+    """A head in eval mode whose every weight is random, so that no norm and no bias is without effect."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        head = build_head(params, specs).eval()
+        with torch.no_grad():
+            for parameter in head.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    return head
+
+
+def make_checkpoint(head: nn.Module, dataset: RoiDataset, params: HeadParams, epoch: int = 3) -> Checkpoint:
+    """A checkpoint of a head, as if it had been trained."""
+    specs = dataset.store.specs
+    return Checkpoint(
+        epoch=epoch,
+        model=head.state_dict(),
+        live=head.state_dict(),
+        optimizer={},
+        rng=torch.get_rng_state(),
+        params={"model": json.loads(params.model_dump_json())},
+        layers={name: [specs[name].channels, *specs[name].stride_hw] for name in dataset.layers},
+        fingerprint=dataset.store.asked,
+        metrics={"miou_fg_roi": 0.5},
+        best=0.5,
+    )
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What the `export` stage made of a random head.
+
+    Attributes:
+        project: the project it belongs to.
+        inputs: what was exported.
+        folder: `head.onnx`, `backbone.onnx`, `head.json`.
+        figures: flat JSON.
+    """
+
+    project: Project
+    inputs: ExportInputs
+    folder: Path
+    figures: Path
+
+
+def run_export(project: Project, folder: Path, model: Mapping[str, Any] = MODEL, tolerance: float = 1e-3) -> Exported:
+    """Export a random head into `folder`."""
+    val = project.open("val", model)
+    params = parse_model(model)
+    head = fresh_head(params, val.store.specs)
+    _balance(head, val)
+    inputs = ExportInputs(head, make_checkpoint(head, val, params), val, project.backbone, project.scales)
+    exported = Exported(project, inputs, folder / "head", folder / "export.json")
+    export(inputs, ExportParams(opset=18, tolerance=tolerance), exported.folder, exported.figures)
+    return exported
+
+
+@torch.no_grad()
+def _balance(head: nn.Module, val: RoiDataset) -> None:
+    """Shift and scale the last layer so that each class wins somewhere: a mask that is always empty shows nothing."""
+    cases = [(dict(zip(val.layers, case, strict=False)), case[-1]) for case in real_cases(val, len(val.rows))]
+    logits = torch.cat([head(features, boxes).mask_logits for features, boxes in cases])
+    last = [module for module in head.modules() if isinstance(module, nn.Conv2d) and module.out_channels == logits.shape[1]][-1]
+    scale = 2 / logits.std(dim=(0, 2, 3))
+    last.weight.mul_(scale.view(-1, 1, 1, 1))
+    if last.bias is not None:
+        last.bias.sub_(logits.mean(dim=(0, 2, 3))).mul_(scale)
+
+
+def shared_export(folders: pytest.TempPathFactory, family: str = "roi_crop") -> Exported:
+    """One export of each family for all tests that only read it: an export takes seconds."""
+    return _export_in(folders.getbasetemp(), family)
+
+
+@functools.cache
+def _export_in(base: Path, family: str) -> Exported:
+    return run_export(_project_in(base, "float16"), base / f"export_{family}", MODELS[family])
+
+
+def _cut(path: Path, dtype: StoredType) -> Path:
+    model = cut(detector(), TENSORS, NETWORK_HW, dtype, None, "detector.onnx")
+    write_bytes(path, model.SerializeToString(deterministic=True))
+    return path
+
+
+def _scales(backbone: Backbone, inputs: Sequence[NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Per-channel scales that take the largest training value to 127."""
+    found = [backbone(item[None]) for item in inputs]
+    return {
+        name: np.max([np.abs(item[name][0]).max(axis=(1, 2)) for item in found], axis=0).astype(np.float32) / 127
+        for name in TENSORS
+    }

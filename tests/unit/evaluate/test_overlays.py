@@ -1,0 +1,151 @@
+"""Tests of roiseg.evaluate.overlays and plots: what is painted where, sizes of sheets, and stable bytes."""
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from roiseg.evaluate.overlays import ALPHA, COLOURS, COLUMN_HEIGHT, RED, Person, colour, draw_boxes, draw_masks, sheet, write_png
+from roiseg.evaluate.plots import SIZE_EDGES_PX, confusion_picture, iou_by_size, size_picture, write_rows
+
+
+def person(number: int, rows: slice, columns: slice, image_hw: tuple[int, int] = (60, 90)) -> Person:
+    mask = np.zeros(image_hw, dtype=bool)
+    mask[rows, columns] = True
+    return Person(mask, np.array([columns.start, rows.start, columns.stop, rows.stop], dtype=np.float64), number)
+
+
+@pytest.fixture
+def grey() -> NDArray[np.uint8]:
+    return np.full((60, 90, 3), 100, dtype=np.uint8)
+
+
+def test_colours_differ_and_repeat() -> None:
+    assert len({tuple(row) for row in COLOURS.tolist()}) == len(COLOURS) == 15
+    assert (colour(1) == colour(16)).all()
+
+
+def test_masks_are_blended_and_outlined(grey: NDArray[np.uint8]) -> None:
+    people = [person(1, slice(5, 25), slice(5, 35)), person(2, slice(30, 55), slice(50, 80))]
+    found = draw_masks(grey, people)
+    assert (grey == 100).all(), "the picture itself stays"
+    for item, (y, x) in zip(people, ((15, 20), (40, 65)), strict=True):
+        tint = colour(item.number).astype(float)
+        np.testing.assert_allclose(found[y, x], 100 * (1 - ALPHA) + tint * ALPHA, atol=0.51)
+        top, left = int(item.box_image[1]), int(item.box_image[0])
+        assert found[top, left + 3].tolist() == tint.tolist(), "the outline is opaque"
+    outside = ~(people[0].mask | people[1].mask)
+    assert (found[outside] == 100).all()
+    assert (found[15, 20] != found[40, 65]).any()
+
+
+def test_empty_masks_and_nobody(grey: NDArray[np.uint8]) -> None:
+    nobody = Person(np.zeros((60, 90), dtype=bool), np.array([1.0, 1.0, 5.0, 5.0]), 1)
+    np.testing.assert_array_equal(draw_masks(grey, [nobody]), grey)
+    np.testing.assert_array_equal(draw_masks(grey, []), grey)
+    np.testing.assert_array_equal(draw_boxes(grey, []), grey)
+
+
+def test_boxes_are_red_and_numbered(grey: NDArray[np.uint8]) -> None:
+    found = draw_boxes(grey, [person(7, slice(10, 50), slice(20, 70))])
+    assert (grey == 100).all()
+    red = (found == np.array(RED)).all(axis=2)
+    assert red[49, 20:70].all()
+    assert red[10:50, 69].all()
+    assert not red[51:, :].any()
+    assert not red[:10].any()
+    changed = (found != 100).any(axis=2)
+    assert (changed & ~red).any(), "the number is written in white"
+    other = draw_boxes(grey, [person(8, slice(10, 50), slice(20, 70))])
+    assert (other != found).any()
+
+
+def test_boxes_beyond_the_image_stay_in_it(grey: NDArray[np.uint8]) -> None:
+    whole = Person(np.ones((60, 90), dtype=bool), np.array([-5.0, -5.0, 200.0, 100.0]), 1)
+    red = (draw_boxes(grey, [whole]) == np.array(RED)).all(axis=2)
+    assert red[59, 10:].all()
+    assert red[20:, 89].all()
+
+
+def test_sheet_has_a_title_over_every_row(grey: NDArray[np.uint8]) -> None:
+    wide = np.full((30, 90, 3), 200, dtype=np.uint8)
+    found = sheet([[grey, wide], [grey, wide]], ["annotation", "epoch 3"])
+    width = round(90 * COLUMN_HEIGHT / 60) + round(90 * COLUMN_HEIGHT / 30) + 2 * 4
+    assert found.shape == (2 * (26 + COLUMN_HEIGHT + 4), width, 3)
+    rows = (slice(0, 26), slice(26 + COLUMN_HEIGHT + 4, 2 * 26 + COLUMN_HEIGHT + 4))
+    titles = [found[row] for row in rows]
+    assert all((title == 255).any() for title in titles)
+    assert (titles[0] != titles[1]).any()
+    np.testing.assert_array_equal(found[26 : 26 + COLUMN_HEIGHT, 2:200], np.full((COLUMN_HEIGHT, 198, 3), 100))
+
+
+def test_png_comes_back(tmp_path: Path, grey: NDArray[np.uint8]) -> None:
+    write_png(tmp_path / "a" / "b.png", draw_masks(grey, [person(1, slice(5, 25), slice(5, 35))]))
+    np.testing.assert_array_equal(
+        np.asarray(cv2.imread(str(tmp_path / "a" / "b.png"))), draw_masks(grey, [person(1, slice(5, 25), slice(5, 35))])
+    )
+
+
+# --- plots ---
+
+CONFUSIONS = np.array(
+    [
+        [[5, 1, 0], [1, 3, 0], [0, 0, 0]],
+        [[4, 0, 0], [0, 2, 2], [0, 0, 2]],
+        [[0, 0, 4], [0, 6, 0], [0, 0, 0]],
+    ],
+    dtype=np.int64,
+)
+
+
+def test_iou_by_size_by_hand() -> None:
+    rows = iou_by_size(CONFUSIONS, np.array([15.9, 500.0, 16.0]))
+    assert rows == [
+        {"size": "000-015 px", "class": "target", "iou": 0.6, "rois": 1},
+        {"size": "016-031 px", "class": "target", "iou": 1.0, "rois": 1},
+        {"size": "016-031 px", "class": "non_target", "iou": 0.0, "rois": 1},
+        {"size": "384 px and more", "class": "target", "iou": 0.5, "rois": 1},
+        {"size": "384 px and more", "class": "non_target", "iou": 0.5, "rois": 1},
+    ]
+    assert iou_by_size(CONFUSIONS[:0], np.zeros(0)) == []
+
+
+def test_every_size_has_its_class() -> None:
+    sides = np.array(SIZE_EDGES_PX[:-1], dtype=np.float64)
+    rows = iou_by_size(np.repeat(CONFUSIONS[1:2], len(sides), axis=0), sides)
+    assert len({row["size"] for row in rows}) == len(sides)
+    assert {row["rois"] for row in rows} == {1}
+
+
+def test_plots_have_the_same_bytes_each_time(tmp_path: Path) -> None:
+    rows = iou_by_size(CONFUSIONS, np.array([10.0, 20.0, 300.0]))
+    for name in ("first", "second"):
+        confusion_picture(CONFUSIONS.sum(axis=0), tmp_path / name / "confusion.png")
+        size_picture(rows, tmp_path / name / "size.png")
+        write_rows(tmp_path / name / "size.csv", rows)
+    for name in ("confusion.png", "size.png", "size.csv"):
+        first, second = ((tmp_path / folder / name).read_bytes() for folder in ("first", "second"))
+        assert first == second, name
+    confusion_picture(CONFUSIONS[0], tmp_path / "other.png")
+    assert (tmp_path / "other.png").read_bytes() != (tmp_path / "first" / "confusion.png").read_bytes()
+    assert b"matplotlib" not in (tmp_path / "first" / "size.png").read_bytes().lower()
+
+
+def test_plots_of_nothing(tmp_path: Path) -> None:
+    confusion_picture(np.zeros((3, 3), dtype=np.int64), tmp_path / "a.png")
+    size_picture([], tmp_path / "b.png")
+    write_rows(tmp_path / "c.csv", [])
+    assert cv2.imread(str(tmp_path / "a.png")) is not None
+    assert cv2.imread(str(tmp_path / "b.png")) is not None
+
+
+def test_csv_columns(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.csv", iou_by_size(CONFUSIONS, np.array([10.0, 20.0, 300.0])))
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["size", "class", "iou", "rois"]
+    assert rows[0] == {"size": "000-015 px", "class": "target", "iou": "0.6", "rois": "1"}
+    assert b"\r" not in (tmp_path / "a.csv").read_bytes()

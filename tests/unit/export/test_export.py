@@ -1,0 +1,180 @@
+"""Tests of roiseg.export: what the files say, what they don't, the same bytes twice, and a disagreement that is caught."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from store_factory import CHANNELS, TENSORS, Exported, Project, run_export, shared_export, shared_project
+from torch import nn
+
+from roiseg.errors import ParityError
+from roiseg.export import export as export_module
+from roiseg.export.export import ExportInputs, ExportParams, export, head_metadata, real_cases
+from roiseg.export.onnx import METADATA_KEY, example_inputs
+from roiseg.export.parity import parity
+from roiseg.extractor.session import Backbone
+from roiseg.files import sha256_file
+from roiseg.types import FeatureSpec
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return shared_export(tmp_path_factory)
+
+
+def specs_of(exported: Exported) -> list[FeatureSpec]:
+    val = exported.inputs.val
+    return [val.store.specs[name] for name in val.layers]
+
+
+def test_folder_and_figures(exported: Exported) -> None:
+    assert {path.name for path in exported.folder.iterdir()} == {"head.onnx", "backbone.onnx", "head.json"}
+    figures = json.loads(exported.figures.read_text())
+    assert set(figures) == {"parity_max_abs", "parameters", "onnx_bytes", "onnx_nodes"}
+    assert 0 <= figures["parity_max_abs"] < 1e-4
+    assert figures["parameters"] == sum(item.numel() for item in exported.inputs.head.parameters())
+    assert figures["onnx_bytes"] == (exported.folder / "head.onnx").stat().st_size
+    assert figures["onnx_nodes"] == len(onnx.load(exported.folder / "head.onnx").graph.node)
+
+
+def test_metadata(exported: Exported) -> None:
+    model = onnx.load(exported.folder / "head.onnx")
+    found = {item.key: json.loads(item.value) for item in model.metadata_props}
+    assert set(found) == {METADATA_KEY}
+    metadata = found[METADATA_KEY]
+    assert metadata == json.loads((exported.folder / "head.json").read_text())
+    assert metadata["classes"] == ["background", "target", "non_target"]
+    assert metadata["layers"] == {
+        "layer_34": {"channels": 6, "stride_hw": [8.0, 8.0]},
+        "layer_3": {"channels": 4, "stride_hw": [4.0, 4.0]},
+    }
+    assert metadata["tensors"] == TENSORS
+    assert metadata["input"] == {"hw": [64, 96], "resize": "stretch", "color": "rgb", "pixel_max": 1.0}
+    assert (metadata["dtype"], metadata["scales"]) == ("float16", {})
+    assert (metadata["mask_hw"], metadata["roi_padding"]) == ([12, 10], 0.0)
+    assert (metadata["epoch"], metadata["miou_fg_roi"]) == (3, 0.5)
+    assert metadata["params"]["model"]["head"] == "roi_crop"
+    assert metadata["backbone_sha256"] == sha256_file(exported.project.backbone)
+    assert "x0, y0, x1, y1" in metadata["boxes"]
+
+
+def test_files_name_no_place_of_this_machine(exported: Exported) -> None:
+    for path in exported.folder.iterdir():
+        data = path.read_bytes()
+        for trace in (b"/home", b"/root", b"/usr", b"/tmp", b".py", b"Traceback", str(exported.project.root).encode()):
+            assert trace not in data, (path.name, trace)
+        assert not re.search(rb"site-packages|stack_trace|namespace", data), path.name
+
+
+def test_backbone_is_the_cut_one(exported: Exported) -> None:
+    image = np.random.default_rng(0).random((1, 3, 64, 96), dtype=np.float32)
+    first, second = (
+        Backbone(path, "cpu", "float32")(image) for path in (exported.project.backbone, exported.folder / "backbone.onnx")
+    )
+    assert first.keys() == second.keys() == CHANNELS.keys()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_two_exports_have_the_same_bytes(exported: Exported, tmp_path: Path) -> None:
+    again = run_export(exported.project, tmp_path)
+    for name in ("head.onnx", "backbone.onnx", "head.json"):
+        assert (again.folder / name).read_bytes() == (exported.folder / name).read_bytes(), name
+    assert again.figures.read_bytes() == exported.figures.read_bytes()
+
+
+# --- parity ---
+
+
+def test_real_features_are_compared_too(exported: Exported) -> None:
+    val = exported.inputs.val
+    cases = real_cases(val, 3)
+    assert [len(case[-1]) for case in cases] == val.index.rois_per_image[val.rows[:3]].tolist()
+    for row, case in zip(val.rows[:3].tolist(), cases, strict=True):
+        for name, values in zip(val.layers, case, strict=False):
+            np.testing.assert_array_equal(values[0].numpy(), val.store.read(row, [name])[name].astype(np.float32))
+    assert parity(exported.inputs.head, specs_of(exported), (64, 96), exported.folder / "head.onnx", 1e-4, cases) < 1e-4
+
+
+def test_tampered_weights_are_found(exported: Exported, tmp_path: Path) -> None:
+    model = onnx.load(exported.folder / "head.onnx")
+    weight = max(model.graph.initializer, key=lambda item: int(np.prod(item.dims)))
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) + np.float32(0.05), weight.name))
+    onnx.save(model, tmp_path / "head.onnx")
+    with pytest.raises(ParityError, match=r"head\.onnx: differs from torch by .* expected at most 0\.001 \(export\.tolerance\)"):
+        parity(exported.inputs.head, specs_of(exported), (64, 96), tmp_path / "head.onnx", 1e-3, [])
+
+
+def test_another_mask_size_is_found(exported: Exported) -> None:
+    class Halved(nn.Module):
+        def forward(self, features: dict[str, torch.Tensor], boxes: torch.Tensor) -> object:
+            output = exported.inputs.head(features, boxes)
+            return output._replace(mask_logits=output.mask_logits[:, :, ::2])
+
+    with pytest.raises(ParityError, match=r"gives \(1, 3, 12, 10\) for 1 ROIs, expected \(1, 3, 6, 10\)"):
+        parity(Halved(), specs_of(exported), (64, 96), exported.folder / "head.onnx", 1e-3, [])
+
+
+def test_not_a_number_is_a_difference(exported: Exported) -> None:
+    *maps, boxes = example_inputs(specs_of(exported), (64, 96), 1, 1, seed=0)
+    case = (torch.full_like(maps[0], float("nan")), *maps[1:], boxes)
+    with pytest.raises(ParityError, match="differs from torch by nan"):
+        parity(exported.inputs.head, specs_of(exported), (64, 96), exported.folder / "head.onnx", 1e-3, [case])
+
+
+def test_a_failed_export_writes_nothing(exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_exporter(head: nn.Module, *arguments: object) -> onnx.ModelProto:
+        path = arguments[-1]
+        assert isinstance(path, Path)
+        path.write_bytes((exported.folder / "head.onnx").read_bytes())
+        return onnx.load(path)
+
+    monkeypatch.setattr(export_module, "export_head", without_exporter)
+    with pytest.raises(ParityError):
+        export(exported.inputs, ExportParams(opset=18, tolerance=1e-12), tmp_path / "head", tmp_path / "figures.json")
+    assert not (tmp_path / "head").exists()
+    assert not (tmp_path / "figures.json").exists()
+
+
+def test_int8_scales_are_in_the_files(
+    exported: Exported, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head's graph is the float16 one: what differs is the metadata and the backbone."""
+    project: Project = shared_project(tmp_path_factory, "int8")
+    inputs = ExportInputs(exported.inputs.head, exported.inputs.checkpoint, project.open("val"), project.backbone, project.scales)
+    metadata = head_metadata(inputs)
+    assert metadata["dtype"] == "int8"
+    for name, scales in project.scales.items():
+        np.testing.assert_allclose(metadata["scales"][name], scales, rtol=1e-6)
+    head_file = (exported.folder / "head.onnx").read_bytes()
+
+    def without_exporter(head: nn.Module, *arguments: object) -> onnx.ModelProto:
+        Path(str(arguments[-1])).write_bytes(head_file)
+        return onnx.load_from_string(head_file)
+
+    monkeypatch.setattr(export_module, "export_head", without_exporter)
+    export(inputs, ExportParams(opset=18, tolerance=1e-3), tmp_path / "head", tmp_path / "figures.json")
+    image = np.random.default_rng(0).random((1, 3, 64, 96), dtype=np.float32)
+    first = Backbone(project.backbone, "cpu", "float32", project.scales)(image)
+    second = Backbone(tmp_path / "head" / "backbone.onnx", "cpu", "float32")(image)
+    assert all(np.array_equal(first[name], second[name]) for name in CHANNELS)
+
+
+# --- example inputs ---
+
+
+def test_example_inputs() -> None:
+    specs = [FeatureSpec("a", 3, (8.0, 16.0)), FeatureSpec("b", 2, (4.0, 4.0))]
+    first, second, boxes = example_inputs(specs, (64, 96), 2, 50, seed=3)
+    assert first.shape == (2, 3, 8, 6)
+    assert second.shape == (2, 2, 16, 24)
+    assert set(boxes[:, 0].tolist()) == {0.0, 1.0}
+    assert (boxes[:, 3:] > boxes[:, 1:3]).all()
+    assert boxes[:, 1:].min() >= 0
+    assert boxes[:, 1:].max() <= 1
+    again = example_inputs(specs, (64, 96), 2, 50, seed=3)
+    assert all(torch.equal(one, other) for one, other in zip((first, second, boxes), again, strict=True))

@@ -1,0 +1,181 @@
+"""The contract of every head: shapes, gradients, determinism, no ROIs, save and load, order and image numbers, ONNX parity."""
+
+import io
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from store_factory import MODELS, Exported, fresh_head, shared_export
+from torch import Tensor, nn
+
+from roiseg.export.onnx import example_inputs
+from roiseg.heads import FAMILIES, parse_model
+from roiseg.heads.base import HeadParams
+from roiseg.types import FeatureSpec
+
+INPUT_HW = (64, 96)
+SPECS = {"layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)), "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0))}
+SIZES: dict[str, dict[str, Any]] = {
+    "wide roi, high mask": {"roi_hw": [6, 8], "mask_hw": [12, 10]},
+    "high roi, wide mask, one layer": {"roi_hw": [9, 5], "mask_hw": [7, 20], "layers": ["layer_3"]},
+}
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=SIZES)
+def params(request: pytest.FixtureRequest, family: str) -> HeadParams:
+    return parse_model({**MODELS[family], **SIZES[request.param]})
+
+
+@pytest.fixture
+def head(params: HeadParams) -> nn.Module:
+    return fresh_head(params, SPECS)
+
+
+def inputs_of(params: HeadParams, images: int, rois: int, seed: int = 1) -> tuple[dict[str, Tensor], Tensor]:
+    *maps, boxes = example_inputs([SPECS[name] for name in params.layers], INPUT_HW, images, rois, seed)
+    return dict(zip(params.layers, maps, strict=True)), boxes
+
+
+def logits_of(head: nn.Module, features: dict[str, Tensor], boxes: Tensor) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = head(features, boxes).mask_logits
+    return logits
+
+
+@pytest.mark.parametrize(("images", "rois"), [(1, 1), (2, 5), (2, 0)])
+def test_output_shape(params: HeadParams, head: nn.Module, images: int, rois: int) -> None:
+    logits = logits_of(head, *inputs_of(params, images, rois))
+    assert logits.shape == (rois, 3, *params.mask_hw)
+    assert logits.dtype == torch.float32
+    assert torch.isfinite(logits).all()
+
+
+def test_every_parameter_gets_a_finite_gradient(params: HeadParams, head: nn.Module) -> None:
+    output = head.train()(*inputs_of(params, 2, 4))
+    output.mask_logits.square().mean().backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_no_rois_train_without_harm(params: HeadParams, head: nn.Module) -> None:
+    output = head.train()(*inputs_of(params, 2, 0))
+    output.mask_logits.sum().backward()
+    assert all(item.grad is None or torch.isfinite(item.grad).all() for item in head.parameters())
+
+
+def test_same_answer_each_time(params: HeadParams, head: nn.Module) -> None:
+    features, boxes = inputs_of(params, 2, 4)
+    kept = {name: values.clone() for name, values in features.items()}
+    first = logits_of(head, features, boxes)
+    assert torch.equal(first, logits_of(head, features, boxes))
+    assert all(torch.equal(kept[name], features[name]) for name in kept), "the head wrote into its input"
+
+
+def test_same_seed_same_weights(params: HeadParams) -> None:
+    first, second, third = (fresh_head(params, SPECS, seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], third[name]) for name in first)
+
+
+def test_save_and_load(params: HeadParams, head: nn.Module) -> None:
+    buffer = io.BytesIO()
+    torch.save(head.state_dict(), buffer)
+    buffer.seek(0)
+    other = fresh_head(params, SPECS, seed=7)
+    inputs = inputs_of(params, 2, 3)
+    assert not torch.equal(logits_of(head, *inputs), logits_of(other, *inputs))
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    assert torch.equal(logits_of(head, *inputs), logits_of(other, *inputs))
+
+
+def test_each_box_is_answered_on_its_own(params: HeadParams, head: nn.Module) -> None:
+    features, boxes = inputs_of(params, 2, 6)
+    whole = logits_of(head, features, boxes)
+    order = torch.tensor([4, 0, 5, 2, 1, 3])
+    torch.testing.assert_close(logits_of(head, features, boxes[order]), whole[order], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits_of(head, features, boxes[2:3]), whole[2:3], atol=1e-5, rtol=1e-5)
+    assert (whole[0] - whole[1]).abs().max() > 1e-3, "the boxes make no difference"
+
+
+def test_a_box_sees_its_own_image_only(params: HeadParams, head: nn.Module) -> None:
+    features, boxes = inputs_of(params, 2, 4)
+    boxes[:, 0] = torch.tensor([0.0, 1.0, 1.0, 0.0])
+    before = logits_of(head, features, boxes)
+    changed = {name: torch.cat([torch.randn_like(values[:1]), values[1:]]) for name, values in features.items()}
+    after = logits_of(head, changed, boxes)
+    torch.testing.assert_close(after[1:3], before[1:3])
+    assert all((after[place] - before[place]).abs().max() > 1e-3 for place in (0, 3))
+
+
+def test_every_layer_counts(params: HeadParams, head: nn.Module) -> None:
+    features, boxes = inputs_of(params, 1, 2)
+    before = logits_of(head, features, boxes)
+    for name in params.layers:
+        assert (logits_of(head, {**features, name: -features[name]}, boxes) - before).abs().max() > 1e-3, name
+
+
+def test_layers_are_taken_by_name(params: HeadParams, head: nn.Module) -> None:
+    features, boxes = inputs_of(params, 1, 2)
+    backwards = dict(reversed(features.items())) | {"another": torch.zeros(1, 1, 1, 1)}
+    assert torch.equal(logits_of(head, backwards, boxes), logits_of(head, features, boxes))
+
+
+# --- ONNX: one export of each family, made by the export stage ---
+
+
+@pytest.fixture
+def exported(tmp_path_factory: pytest.TempPathFactory, family: str) -> Exported:
+    return shared_export(tmp_path_factory, family)
+
+
+@pytest.mark.parametrize(("images", "rois"), [(1, 1), (3, 2), (2, 0), (1, 9)])
+def test_onnx_says_what_torch_says(exported: Exported, images: int, rois: int) -> None:
+    val = exported.inputs.val
+    specs = [val.store.specs[name] for name in val.layers]
+    *maps, boxes = example_inputs(specs, INPUT_HW, images, rois, seed=9)
+    expected = logits_of(exported.inputs.head, dict(zip(val.layers, maps, strict=True)), boxes).softmax(dim=1).numpy()
+    session = onnxruntime.InferenceSession(str(exported.folder / "head.onnx"), providers=["CPUExecutionProvider"])
+    feeds = {f"features_{name}": values.numpy() for name, values in zip(val.layers, maps, strict=True)}
+    (masks,) = session.run(["masks"], {**feeds, "boxes": boxes.numpy()})
+    assert masks.shape == (rois, 3, *val.mask_hw)
+    np.testing.assert_allclose(masks, expected, atol=1e-4)
+    np.testing.assert_allclose(masks.sum(axis=1), np.ones((rois, *val.mask_hw)), atol=1e-5)
+    if rois:
+        assert masks.std() > 0.05, "a flat answer proves nothing"
+
+
+def test_onnx_interface_and_operators(exported: Exported) -> None:
+    model = onnx.load(exported.folder / "head.onnx")
+
+    def shapes(items: list[onnx.ValueInfoProto]) -> dict[str, list[int | str]]:
+        return {item.name: [dim.dim_param or dim.dim_value for dim in item.type.tensor_type.shape.dim] for item in items}
+
+    assert shapes(list(model.graph.input)) == {
+        "features_layer_34": ["images", 6, 8, 12],
+        "features_layer_3": ["images", 4, 16, 24],
+        "boxes": ["rois", 5],
+    }
+    assert next(iter(shapes(list(model.graph.output)).values()))[1:] == [3, 12, 10]
+    used = {node.op_type for node in model.graph.node}
+    assert not used & {"If", "Loop", "Scan", "RoiAlign"}
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}, "custom operators"
+    assert [(item.domain, item.version) for item in model.opset_import if not item.domain] == [("", 18)]
+
+
+def test_every_family_is_in_this_suite() -> None:
+    assert set(MODELS) == set(FAMILIES)
+
+
+def test_sizes_aren_t_square() -> None:
+    sizes = [size[key] for size in SIZES.values() for key in ("roi_hw", "mask_hw")]
+    assert all(height != width for height, width in sizes)

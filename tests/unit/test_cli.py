@@ -1,0 +1,154 @@
+"""Tests of roiseg.cli through typer's runner: what it prints, what it writes, and how it fails."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from store_factory import Exported, shared_export
+from typer.testing import CliRunner, Result
+
+from roiseg import cli
+from roiseg.params import PARAMS_FILE, preset_names, preset_path, read_yaml
+
+SHIPPED = Path(__file__).parents[2] / PARAMS_FILE
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    copied = tmp_path / "params.yaml"
+    copied.write_bytes(SHIPPED.read_bytes())
+    return copied
+
+
+def run(*arguments: object, status: int = 0) -> Result:
+    result = CliRunner().invoke(cli.app, [str(item) for item in arguments])
+    assert result.exit_code == status, result.output
+    return result
+
+
+def plain(result: Result) -> str:
+    """Output without colours and frames, on one line."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", result.output).split())
+
+
+def test_help_names_every_command() -> None:
+    text = plain(run("--help"))
+    assert all(name in text for name in ("predict", "preset", "params"))
+    assert all(option in plain(run("predict", "--help")) for option in ("--boxes", "--model", "--out", "--format", "--provider"))
+    assert all(name in plain(run("preset", "--help")) for name in ("list", "show", "apply"))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["preset", "aply", "real"], ["predict"], ["predict", "a.png", "--boxes", "1,2,3,4", "--format", "xywh"]]
+)
+def test_wrong_usage_is_status_two(arguments: list[str]) -> None:
+    run(*arguments, status=2)
+
+
+# --- presets ---
+
+
+def test_preset_list_has_a_line_each() -> None:
+    lines = run("preset", "list").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == preset_names()
+    assert all(len(line.split()) > 3 for line in lines)
+    assert not any("#" in line for line in lines)
+
+
+def test_preset_show_prints_the_file() -> None:
+    assert run("preset", "show", "real").stdout == preset_path("real").read_text()
+
+
+def test_preset_apply_writes_and_names_keys(file: Path) -> None:
+    result = run("preset", "apply", "coco_yolov9e", "--file", file)
+    assert "train.epochs" in result.stdout.splitlines()
+    assert read_yaml(file)["train"]["epochs"] == read_yaml(preset_path("coco_yolov9e"))["train"]["epochs"]
+    assert run("preset", "apply", "coco_yolov9e", "--file", file).stdout == ""
+
+
+def test_preset_apply_as_args_writes_nothing(file: Path) -> None:
+    text = run("preset", "apply", "real", "--as-args", "--file", file).stdout
+    assert len(text.splitlines()) == 1
+    assert "-S train.epochs=30" in text
+    assert "-S model.mid_channels=48" in text
+    assert file.read_bytes() == SHIPPED.read_bytes()
+
+
+@pytest.mark.parametrize("command", ["show", "apply"])
+def test_unknown_preset(command: str) -> None:
+    result = run("preset", command, "rael", status=1)
+    assert "ParamsError: " in result.stderr
+    assert "did you mean 'real'" in result.stderr
+    assert "Traceback" not in result.output
+
+
+# --- params ---
+
+
+def test_params_check_of_the_shipped_file(file: Path) -> None:
+    assert run("params", "check", file).stdout.strip() == f"{file}: no fault"
+
+
+def test_params_check_of_a_wrong_file(file: Path) -> None:
+    file.write_text(file.read_text().replace("  epochs: ", "  epoch: "))
+    result = run("params", "check", file, status=1)
+    assert "train.epoch: unknown key; did you mean 'epochs'" in result.stderr
+    assert "train.epochs: missing" in result.stderr
+    assert "no fault" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "no such file"), ("a: [", "not valid YAML"), ("- a", "expected a mapping")]
+)
+def test_params_check_of_no_params(tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "params.yaml"
+    if content is not None:
+        path.write_text(content)
+    assert message in run("params", "check", path, status=1).stderr
+
+
+# --- predict ---
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return shared_export(tmp_path_factory)
+
+
+def test_predict_boxes_of_both_formats(exported: Exported, tmp_path: Path) -> None:
+    name = str(exported.project.people("val").images[0]["file_name"])
+    image = exported.project.image("val", name)
+    texts = {"xyxy": "4,6,30,36;10,2,38,34", "cxcywh": "17,21,26,30;24,18,28,32"}
+    for box_format, text in texts.items():
+        out = tmp_path / box_format
+        result = run(
+            "predict", image, "--boxes", text, "--format", box_format, "--model", exported.folder, "--out", out, "--provider", "cpu"
+        )
+        assert result.stdout.startswith("1 images, 2 masks: ")
+    first, second = (json.loads((tmp_path / box_format / "predictions.json").read_text()) for box_format in texts)
+    assert first == second
+    np.testing.assert_allclose(first[0]["bbox"], [4, 6, 26, 30])
+    assert len(list((tmp_path / "xyxy" / "masks").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ("4,6,30", "BoxError: --boxes '4,6,30': expected four numbers"),
+        ("30,6,4,36", "BoxError"),
+        ("900,6,950,36", "outside the image"),
+    ],
+)
+def test_predict_wrong_boxes(exported: Exported, tmp_path: Path, boxes: str, message: str) -> None:
+    image = exported.project.image("val", str(exported.project.people("val").images[0]["file_name"]))
+    result = run("predict", image, "--boxes", boxes, "--model", exported.folder, "--out", tmp_path / "out", status=1)
+    assert message in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_predict_without_a_model(tmp_path: Path) -> None:
+    result = run("predict", tmp_path / "a.png", "--boxes", "1,2,3,4", "--model", tmp_path / "gone", status=1)
+    assert "GraphError: " in result.stderr
+    assert "run `dvc repro export`" in result.stderr

@@ -1,0 +1,141 @@
+"""Tests of roiseg.work: where long stages resume, and how their result becomes an out."""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from roiseg.work import clean_finished, link_tree, mark_done, work_folder
+
+
+def fill(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def read(folder: Path) -> dict[str, str]:
+    return {item.relative_to(folder).as_posix(): item.read_text() for item in folder.rglob("*") if item.is_file()}
+
+
+def test_the_name_of_a_work_folder_is_stable(tmp_path: Path) -> None:
+    """A run that resumes must find what an earlier version of this code left: the name may not change by accident."""
+    folder = work_folder("extract@train", {"b": [1, 2.5], "a": {"x": None}}, tmp_path)
+    digest = hashlib.sha256(b'{"a":{"x":null},"b":[1,2.5]}').hexdigest()
+    assert folder == tmp_path / f"extract-train-{digest[:16]}"
+    assert folder.is_dir()
+    assert work_folder("extract@train", {"a": {"x": None}, "b": [1, 2.5]}, tmp_path) == folder
+
+
+@pytest.mark.parametrize(("stage", "print_"), [("extract@val", {"a": 1}), ("extract@train", {"a": 2}), ("extract@train", {"b": 1})])
+def test_other_work_has_another_folder(tmp_path: Path, stage: str, print_: dict[str, int]) -> None:
+    assert work_folder("extract@train", {"a": 1}, tmp_path) != work_folder(stage, print_, tmp_path)
+
+
+def test_a_work_folder_keeps_what_is_in_it(tmp_path: Path) -> None:
+    fill(work_folder("train", {}, tmp_path), {"x": "kept"})
+    assert read(work_folder("train", {}, tmp_path)) == {"x": "kept"}
+
+
+def test_link_tree_makes_hard_links(tmp_path: Path) -> None:
+    source = fill(tmp_path / "a", {"x": "1", "deep/er/y": "2"})
+    link_tree(source, tmp_path / "new" / "b")
+    assert read(tmp_path / "new" / "b") == {"x": "1", "deep/er/y": "2"}
+    for name in ("x", "deep/er/y"):
+        assert (source / name).samefile(tmp_path / "new" / "b" / name)
+    assert [item.name for item in (tmp_path / "new").iterdir()] == ["b"]
+
+
+def test_link_tree_replaces_all_of_the_old_one(tmp_path: Path) -> None:
+    source = fill(tmp_path / "a", {"x": "1"})
+    fill(tmp_path / "b", {"x": "old", "gone": "old"})
+    fill(tmp_path / "b.tmp", {"torn": "old"})
+    link_tree(source, tmp_path / "b")
+    assert read(tmp_path / "b") == {"x": "1"}
+    assert not (tmp_path / "b.tmp").exists()
+
+
+def test_link_tree_copies_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_args: object, **_options: object) -> None:
+        raise OSError("Operation not supported")
+
+    monkeypatch.setattr(os, "link", no_links)
+    source = fill(tmp_path / "a", {"x": "1"})
+    link_tree(source, tmp_path / "b")
+    assert read(tmp_path / "b") == {"x": "1"}
+    assert not (source / "x").samefile(tmp_path / "b" / "x")
+
+
+def test_a_failure_leaves_the_old_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = fill(tmp_path / "a", {"x": "1", "y": "2"})
+    fill(tmp_path / "b", {"x": "old"})
+
+    def full(_source: str, _target: str, **_options: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "link", full)
+    monkeypatch.setattr(shutil, "copy2", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        link_tree(source, tmp_path / "b")
+    assert read(tmp_path / "b") == {"x": "old"}
+
+
+@pytest.fixture
+def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A work folder whose stage has published; the working folder holds the stage's files."""
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path, {"in.onnx": "in", "out.parquet": "out", ".work/other-1/x": "no done.json"})
+    folder = work_folder("extract@train", {"a": 1})
+    mark_done(folder, "extract@train", [Path("in.onnx"), Path("out.parquet")])
+    return folder
+
+
+def write_lock(stage: str, deps: dict[str, str], outs: dict[str, str]) -> None:
+    def entries(files: dict[str, str]) -> list[dict[str, str]]:
+        sums = {name: hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() for name, text in files.items()}
+        return [{"path": name, "hash": "md5", "md5": digest} for name, digest in sums.items()]
+
+    data = {"schema": "2.0", "stages": {stage: {"cmd": "x", "deps": entries(deps), "outs": entries(outs)}}}
+    with Path("dvc.lock").open("w") as file:
+        YAML().dump(data, file)
+
+
+def test_clean_when_dvc_holds_the_result(finished: Path) -> None:
+    write_lock("extract@train", {"in.onnx": "in", "more": "x"}, {"out.parquet": "out"})
+    assert clean_finished() == [finished.relative_to(Path.cwd()) if finished.is_absolute() else finished]
+    assert sorted(item.name for item in Path(".work").iterdir()) == ["other-1"]
+    assert clean_finished() == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "deps", "outs"),
+    [
+        ("extract@train", {"in.onnx": "IN"}, {"out.parquet": "out"}),
+        ("extract@train", {"in.onnx": "in"}, {"out.parquet": "older"}),
+        ("extract@train", {"in.onnx": "in"}, {}),
+        ("extract@train", {}, {"out.parquet": "out"}),
+        ("extract@val", {"in.onnx": "in"}, {"out.parquet": "out"}),
+    ],
+    ids=["other dep", "other out", "no out", "no dep", "other stage"],
+)
+def test_keep_while_dvc_holds_another_result(finished: Path, stage: str, deps: dict[str, str], outs: dict[str, str]) -> None:
+    write_lock(stage, deps, outs)
+    assert clean_finished() == []
+    assert finished.is_dir()
+
+
+@pytest.mark.parametrize("text", [None, "", "schema: '2.0'\n"], ids=["none", "empty", "no stages"])
+def test_keep_without_a_record_of_dvc(finished: Path, text: str | None) -> None:
+    if text is not None:
+        Path("dvc.lock").write_text(text)
+    assert clean_finished() == []
+    assert finished.is_dir()
+
+
+def test_nothing_to_clean(tmp_path: Path) -> None:
+    (tmp_path / "dvc.lock").write_text("stages: {}\n")
+    assert clean_finished(tmp_path / "dvc.lock", tmp_path / ".work") == []

@@ -6,7 +6,7 @@ Every filter counts what it drops.
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 import numpy as np
@@ -163,6 +163,10 @@ def annotation_fault(annotation: Json, image_hw: tuple[int, int]) -> tuple[str, 
     return ("bad_segmentation", fault) if fault else None
 
 
+def _leaves_folder(name: str) -> bool:
+    return any(path.is_absolute() or ".." in path.parts for path in (PurePosixPath(name), PureWindowsPath(name)))
+
+
 def _image_sizes(data: Json, path: Path) -> dict[int, tuple[int, int]]:
     sizes = {}
     for image in data["images"]:
@@ -173,6 +177,11 @@ def _image_sizes(data: Json, path: Path) -> dict[int, tuple[int, int]]:
             )
         if not isinstance(image.get("file_name"), str):
             raise AnnotationError(f"{path}: image {image.get('id')} has no file_name")
+        if _leaves_folder(image["file_name"]):
+            raise AnnotationError(
+                f"{path}: image {image.get('id')} has file_name {image['file_name']!r}, expected a path inside the folder of "
+                "images (data.*.images), else DVC wouldn't see it change; make it relative to that folder"
+            )
         sizes[image["id"]] = (height, width)
     return sizes
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from roiseg.cache.reader import FeatureStore
 from roiseg.geometry import Floats, jitter_boxes, roi_boxes
 from roiseg.index import ImagePeople, Index
-from roiseg.masks import FAR, Floats32, label_distances, roi_labels
+from roiseg.masks import label_distances, roi_labels
 from roiseg.params import Section
 from roiseg.types import HW
 
@@ -139,19 +139,8 @@ class RoiDataset:
         for position, (number, roi) in enumerate(zip(numbers.tolist(), rois, strict=True)):
             labels[position] = roi_labels(roi, people.segmentations[number], people.others_in(roi, number), self.mask_hw)
             found = label_distances(labels[position])
-            distances[:, position] = _settled(found.boundary, 0.5), _settled(found.target, 0.0), _settled(found.non_target, 0.0)
+            distances[:, position] = found.boundary, found.target, found.non_target
         return ImageSample(people.row, self.store.read(people.row, self.layers), numbers, rois, labels, distances)
-
-
-def _settled(distances: Floats32, shift: float) -> Floats32:
-    """The same distances with every bit settled: OpenCV's last one depends on where its arrays lie in memory.
-
-    Args:
-        distances: pixel centres to pixel centres, less `shift`; their squares are whole numbers.
-        shift: 0.5 for distances to a border.
-    """
-    whole = np.round((distances.astype(np.float64) + shift) ** 2)
-    return np.where(distances < FAR, np.sqrt(whole) - shift, FAR).astype(np.float32)
 
 
 def collate(samples: Sequence[ImageSample]) -> Batch:

@@ -183,10 +183,14 @@ def label_distances(labels: Labels) -> LabelDistances:
 
 
 def _distance_to_zero(nonzero: Bools) -> Floats32:
+    """Pixels to the nearest False, centre to centre, with every bit settled: `FAR` where there is none.
+
+    OpenCV's last bit depends on where its arrays lie in memory; the squares of the distances are whole numbers.
+    """
     if nonzero.all():
         return np.full(nonzero.shape, FAR, dtype=np.float32)
     distance = cv2.distanceTransform(nonzero.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.asarray(distance, dtype=np.float32)
+    return np.sqrt(np.round(distance.astype(np.float64) ** 2)).astype(np.float32)
 
 
 def paste(values: Floats32, box_image: Floats, image_hw: HW) -> tuple[tuple[slice, slice], Floats32]:

@@ -217,7 +217,15 @@ def load_params(head: str = "default") -> dict[str, Any]:
     Raises:
         ParamsError: no such preset, or one that touches sections that don't belong to a head.
     """
-    values = read_yaml(PARAMS_FILE)
+    return with_preset(read_yaml(PARAMS_FILE), head)
+
+
+def with_preset(values: Mapping[str, Any], head: str) -> dict[str, Any]:
+    """The preset of `head` laid over the params `values`.
+
+    Raises:
+        ParamsError: as `load_params`.
+    """
     over = read_yaml(preset_path(head, PRESET_DIR))
     alien = sorted(set(over) - HEAD_SECTIONS)
     if alien:

@@ -16,7 +16,7 @@ from roiseg.export.export import ExportParams
 from roiseg.extractor.params import ExtractorParams
 from roiseg.heads import parse_model
 from roiseg.losses import LossParams
-from roiseg.params import HEAD_SECTIONS, PRESET_DIR, Section, load_sections, nearest, overlay, preset_path, read_yaml
+from roiseg.params import Section, load_sections, nearest, with_preset
 from roiseg.sample.params import SampleParams
 from roiseg.train.params import TrainParams
 
@@ -72,14 +72,7 @@ def check_params(values: Mapping[str, Any]) -> None:
 
 
 def _check_preset(values: Mapping[str, Any], head: str) -> None:
-    over = read_yaml(preset_path(head, PRESET_DIR))
-    alien = sorted(set(over) - HEAD_SECTIONS)
-    if alien:
-        raise ParamsError(
-            f"heads: preset {head!r} sets {', '.join(alien)}, expected only {', '.join(sorted(HEAD_SECTIONS))}; "
-            f"it is written into params.yaml by `roiseg preset apply {head}`"
-        )
-    merged = overlay(values, over)
+    merged = with_preset(values, head)
     load_sections(merged, {name: SECTIONS[name] for name in ("dataset", "loss", "train", "evaluate", "export")})
     _check_layers(merged)
 

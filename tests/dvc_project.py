@@ -61,6 +61,7 @@ class Project:
             "DVC_NO_ANALYTICS": "1",
             "PYTHONPATH": str(self.root),
             "COLUMNS": "200",
+            "OMP_NUM_THREADS": "1",
         }
         done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
         printed = done.stdout + done.stderr

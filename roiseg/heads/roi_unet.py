@@ -2,8 +2,8 @@
 
 The box is aligned with `context` cells more on each side, so that the head sees whose limb enters the ROI; the rim is cut off
 before the mask is made. Two channels say where in the box a cell lies. One level of a U (U-Net, figure 1, with residual blocks)
-carries what the whole ROI shows to each of its cells, and dropout of whole channels keeps a few hundred ROIs from being learnt by
-heart.
+carries what its surroundings show to each cell, and the mean over the ROI what the whole of it shows: whether there is anybody
+else is one question, not one a pixel. Dropout of whole channels keeps a few hundred ROIs from being learnt by heart.
 
 Symbols: N images, R ROIs, M = `mid_channels`, (g, g') the ROI grid, (G, G') the grid with its rim, (h, w) the mask.
 """
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from roiseg.heads.base import Cells, HeadParams
 from roiseg.masks import CLASS_NAMES
-from roiseg.nn.blocks import ConvNormAct, GroupNorm, ResBlock
+from roiseg.nn.blocks import ConvNormAct, GlobalContext, GroupNorm, ResBlock
 from roiseg.nn.outputs import HeadOutput
 from roiseg.nn.roi_align import roi_align
 from roiseg.types import HW, FeatureSpec
@@ -161,7 +161,12 @@ def build_roi_unet(params: RoiUnetParams, specs: Sequence[FeatureSpec]) -> RoiUn
             nn.Dropout2d(params.dropout),
             ResBlock(mid, groups=groups, dropout=0.0),
         ),
-        down=nn.Sequential(conv(mid, deep, 3, 2), ResBlock(deep, groups=groups, dropout=params.dropout), conv(deep, mid, 1)),
+        down=nn.Sequential(
+            conv(mid, deep, 3, 2),
+            ResBlock(deep, groups=groups, dropout=params.dropout),
+            GlobalContext(deep),
+            conv(deep, mid, 1),
+        ),
         up=nn.Sequential(
             ResBlock(mid, groups=groups, dropout=0.0),
             nn.ConvTranspose2d(mid, out, 2, 2),

@@ -69,3 +69,24 @@ class ResBlock(nn.Module):
         """(R, C, h, w) -> (R, C, h, w)."""
         branch: Tensor = self.dropout(self.norm(self.second(self.first(x))))
         return F.relu(x + branch)
+
+
+class GlobalContext(nn.Module):
+    """Adds to every cell what the mean over all cells says: (R, C, h, w) -> the same (ParseNet, section 3.1, with a hidden layer)."""
+
+    def __init__(self, channels: int) -> None:
+        """Build the block; it starts as an identity.
+
+        Args:
+            channels: C.
+        """
+        super().__init__()
+        self.first = nn.Linear(channels, channels)
+        self.second = nn.Linear(channels, channels)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, C, h, w) -> (R, C, h, w)."""
+        said: Tensor = self.second(F.relu(self.first(x.mean(dim=(2, 3)))))  # [R, C]
+        return x + said[:, :, None, None]

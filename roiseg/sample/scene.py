@@ -33,6 +33,8 @@ MIN_SEEN = 0.45
 """Share of a person's body that must be seen."""
 MIN_PIXELS = 10.0
 """Area of a person that must be seen, in pixels."""
+NEIGHBOURS = 0.6
+"""Share of people who come beside the one before them, if there is room."""
 _ATTEMPTS = 60
 
 
@@ -136,8 +138,8 @@ def _all_seen(placed: Sequence[_Placed], size_hw: tuple[int, int]) -> bool:
 
 STEP = 8
 """Quarter pixels between two samples when shares of boxes are estimated."""
-SLIVER = (0.003, 0.15)
-"""Shares of a person's box that others may not take: a limb's edge in a corner of it teaches nobody anything."""
+CLEAR_SHARE = 0.15
+"""Share of a person's box that others take at least, if they take any: a limb's edge in a corner of it teaches nobody anything."""
 
 
 def _clearly_together_or_apart(placed: Sequence[_Placed], size_hw: tuple[int, int]) -> bool:
@@ -155,9 +157,10 @@ def _clearly_together_or_apart(placed: Sequence[_Placed], size_hw: tuple[int, in
         seen = np.nonzero(owners == number)
         if not len(seen[0]):
             continue
-        box = owners[seen[0].min() : seen[0].max() + 1, seen[1].min() : seen[1].max() + 1]
+        # One sample more on each side: the box is known to a sample only.
+        box = owners[max(seen[0].min() - 1, 0) : seen[0].max() + 2, max(seen[1].min() - 1, 0) : seen[1].max() + 2]
         share = float(((box > 0) & (box != number)).mean())
-        if SLIVER[0] < share < SLIVER[1]:
+        if 0 < share < CLEAR_SHARE:
             return False
     return True
 
@@ -181,7 +184,7 @@ def _add_person(layout: _Layout, neighbour: tuple[Points, float] | None, *, tiny
     for attempt in range(_ATTEMPTS):
         if neighbour is not None and attempt < _ATTEMPTS // 3:
             height = neighbour[1] * float(rng.uniform(0.75, 1.25))
-            shift = float(rng.choice([-1.0, 1.0]) * rng.uniform(0.24, 0.5)) * height
+            shift = float(rng.choice([-1.0, 1.0]) * rng.uniform(0.28, 0.5)) * height
             foot = neighbour[0] + np.array([shift, rng.normal(0, 0.05) * height])
         else:
             # The later the attempt, the smaller, so that a place is found even in a full picture.
@@ -214,7 +217,7 @@ def _arrange(plan: Plan, size_hw: tuple[int, int], rng: np.random.Generator) -> 
         _add_crowd(layout)
     previous: tuple[Points, float] | None = None
     for _ in range(plan.people):
-        near = previous if rng.random() < 0.35 else None
+        near = previous if rng.random() < NEIGHBOURS else None
         previous = _add_person(layout, near, tiny=plan.tiny)
     for _ in range(int(rng.integers(1, 5))):
         height = size_hw[0] * float(np.exp(rng.uniform(np.log(0.08), np.log(0.8))))

@@ -31,3 +31,6 @@ def test_wrong_key_is_answered_with_the_nearest(finished: Project) -> None:
         assert "train.epochs: value is 'many'" in printed
     finally:
         finished.run("git", "checkout", "-q", "--", ".")
+        finished.dvc("checkout")
+    # DVC deletes a stage's outs before it runs the stage, but keeps what they held.
+    assert (finished.root / "models/heads/default/best.pth").is_file()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from roiseg.nn.blocks import ConvNormAct, ResBlock
+from roiseg.nn.blocks import ConvNormAct, GlobalContext, ResBlock
 
 
 @pytest.mark.parametrize(("kernel", "stride", "expected"), [(1, 1, (7, 4)), (3, 1, (7, 4)), (3, 2, (4, 2)), (5, 2, (4, 2))])
@@ -41,3 +41,21 @@ def test_res_block_drops_whole_channels_in_training_only() -> None:
     block.eval()
     assert not (block(x) == x).flatten(2).all(2).any()
     torch.testing.assert_close(block(x), block(x))
+
+
+def test_global_context_starts_as_an_identity() -> None:
+    x = torch.randn(3, 4, 5, 2)
+    torch.testing.assert_close(GlobalContext(4)(x), x, rtol=0, atol=0)
+
+
+def test_global_context_tells_every_cell_of_every_other_and_of_no_other_item() -> None:
+    block = GlobalContext(4)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(block.second.weight)
+    x = torch.rand(2, 4, 3, 3)
+    changed = x.clone()
+    changed[0, :, 0, 0] += 5
+    difference = (block(changed) - block(x)).detach()
+    assert (difference[0, :, 2, 2].abs() > 1e-3).any()
+    torch.testing.assert_close(difference[0, :, 2, 2], difference[0, :, 1, 0])
+    assert not difference[1].any()

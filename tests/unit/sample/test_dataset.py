@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 
 from roiseg.sample.dataset import draw_picture, encode_jpeg, picture_plan, write_split
 from roiseg.sample.params import SampleParams
+from roiseg.sample.scene import CLEAR_SHARE
 
 
 def _nothing() -> None:
@@ -122,3 +123,19 @@ def test_people_hardly_overlap(coco: COCO) -> None:
         masks = [coco.annToMask(one) for one in coco.imgToAnns[image] if one["category_id"] == 1]
         total = np.sum(masks, axis=0)
         assert np.count_nonzero(total > 1) <= 0.12 * np.count_nonzero(total)
+
+
+def test_others_take_a_fair_part_of_a_box_or_nothing(small_params: SampleParams) -> None:
+    shares = []
+    for index in range(12):
+        scene, _ = draw_picture(small_params.model_copy(update={"image_hw": (480, 640)}), "train", index)
+        people = [1 + place for place, thing in enumerate(scene.things) if thing.category == "person" and not thing.crowd]
+        for number in people:
+            rows, cols = np.nonzero(scene.owners == number)
+            box = scene.owners[rows.min() : rows.max() + 1, cols.min() : cols.max() + 1]
+            if min(box.shape) < 32:
+                continue  # too small for an ROI
+            shares.append(float((np.isin(box, people) & (box != number)).mean()))
+    # The layout looks at every fourth pixel only.
+    assert not [share for share in shares if 0.005 < share < 0.6 * CLEAR_SHARE]
+    assert 0.3 < np.mean(np.array(shares) > 0.1) < 0.8

@@ -72,7 +72,7 @@ class ResBlock(nn.Module):
 
 
 class GlobalContext(nn.Module):
-    """Adds to every cell what the mean over all cells says: (R, C, h, w) -> the same (ParseNet, section 3.1, with a hidden layer)."""
+    """Adds to every cell what the mean over all cells says: (R, C, h, w) -> the same (after ParseNet, section 3.1)."""
 
     def __init__(self, channels: int) -> None:
         """Build the block; it starts as an identity.

@@ -31,8 +31,12 @@ class MetricsLog:
         write_json(self._path, self.rows)
 
 
+CURVES = ("miou_fg_roi", "iou_target_roi", "iou_nontarget_roi", "never_class_2_miou_fg_roi")
+"""Validation figures that are drawn over the epochs; `evaluate` writes all of them, of the best epoch."""
+
+
 def write_live(rows: list[dict[str, float]], folder: Path) -> None:
-    """The rows as DVCLive writes them: `metrics.json` of the last epoch, and a TSV per figure for `dvc plots show`.
+    """The rows as DVCLive writes them: `metrics.json` of the last epoch, and a TSV per curve for `dvc plots show`.
 
     Args:
         rows: of `MetricsLog`.
@@ -42,6 +46,8 @@ def write_live(rows: list[dict[str, float]], folder: Path) -> None:
         for row in rows:
             live.step = int(row["epoch"])
             for name, value in row.items():
-                if name != "epoch":
-                    live.log_metric(name.replace("train_", "train/", 1) if name.startswith("train_") else f"val/{name}", value)
+                if name.startswith("train_"):
+                    live.log_metric(name.replace("train_", "train/", 1), value)
+                elif name in CURVES:
+                    live.log_metric(f"val/{name}", value)
             live.make_summary()

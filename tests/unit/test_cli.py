@@ -71,7 +71,7 @@ def test_preset_apply_writes_and_names_keys(file: Path) -> None:
 def test_preset_apply_as_args_writes_nothing(file: Path) -> None:
     text = run("preset", "apply", "real", "--as-args", "--file", file).stdout
     assert len(text.splitlines()) == 1
-    assert "-S train.epochs=30" in text
+    assert "-S train.epochs=24" in text
     assert "-S model.mid_channels=48" in text
     assert file.read_bytes() == SHIPPED.read_bytes()
 

@@ -53,7 +53,7 @@ class HeadSections:
         Raises:
             StoreError, StoreMismatchError, StoreDamagedError: see `FeatureStore`.
         """
-        store = FeatureStore(features / f"{split}.zarr")
+        store = FeatureStore(features / f"{split}.zarr", checksums=self.reader.checksums)
         store.check(asked_fields(self.extractor, self.cache))
         table = Index(index / split, self.extractor.input_hw, self.extractor.resize)
         return RoiDataset(table, store, self.dataset, self.model.layers, self.model.mask_hw)

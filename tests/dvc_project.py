@@ -41,6 +41,11 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "train": {"epochs": 2, "images_per_batch": 3},
 }
+EXP_SHOW = (
+    "dvc exp show --only-changed --drop "
+    "'(val|never|oracle|pixel|target|detection|Created|parity|onnx|.*(pooled|dataset|class|bg)$)'"
+)
+"""The README's table of experiments."""
 
 
 @dataclass(frozen=True)

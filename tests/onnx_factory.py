@@ -166,7 +166,7 @@ def cache_params(**changes: object) -> CacheParams:
     return CacheParams.parse(values | changes, "cache")
 
 
-READER = ReaderParams(decode_threads=2, load_threads=1, ahead=1)
+READER = ReaderParams(decode_threads=2, load_threads=1, ahead=1, checksums=True)
 
 
 STORE_LAYERS = (CutLayer("layer_34", "/34", 6, (4, 8)), CutLayer("layer_3", "/3", 4, (8, 16)))

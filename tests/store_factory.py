@@ -15,12 +15,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from data_factory import make_coco
+from data_factory import CATEGORIES, image_record, make_coco
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from roiseg.cache.params import CacheParams, ReaderParams, asked_fields
+from roiseg.cache.reader import FeatureStore
 from roiseg.cache.writer import StoreWriter
 from roiseg.coco import People, load_people, to_coco
 from roiseg.dataset import DatasetParams, RoiDataset
@@ -32,7 +33,7 @@ from roiseg.extractor.session import Backbone
 from roiseg.files import write_bytes, write_json, write_parquet
 from roiseg.heads import build_head, parse_model
 from roiseg.heads.base import HeadParams
-from roiseg.index import build_tables
+from roiseg.index import Index, build_tables
 from roiseg.prepare import choose_pictures
 from roiseg.train.checkpoint import Checkpoint
 from roiseg.trained import HeadSections
@@ -210,7 +211,7 @@ class Project:
             cache_params(self.dtype),
             DatasetParams.parse({**DATASET, **dataset}, "dataset"),
             parse_model(model),
-            ReaderParams(decode_threads=1, load_threads=1, ahead=2),
+            ReaderParams(decode_threads=1, load_threads=1, ahead=2, checksums=True),
         )
 
     def open(self, split: str, model: Mapping[str, Any] = MODEL, **dataset: object) -> RoiDataset:
@@ -365,3 +366,21 @@ def _scales(backbone: Backbone, inputs: Sequence[NDArray[np.float32]]) -> dict[s
         name: np.max([np.abs(item[name][0]).max(axis=(1, 2)) for item in found], axis=0).astype(np.float32) / 127
         for name in TENSORS
     }
+
+
+STILL: dict[str, Any] = {"jitter_centre": 0.0, "jitter_scale": 0.0}
+
+
+def hand_made(folder: Path, people: Sequence[dict[str, Any]], dataset: dict[str, Any] | None = None) -> RoiDataset:
+    """One image of 32 rows and 64 columns and random features; the network input has the same size."""
+    images = [image_record(7, (32, 64))]
+    tables = build_tables(People(images, list(people), CATEGORIES[1]), (32, 64), "stretch", 8.0)
+    for name, table in zip(("images", "people"), tables, strict=True):
+        write_parquet(folder / f"{name}.parquet", table)
+    features = {"layer_3": np.random.default_rng(0).normal(size=(1, 4, 8, 16)).astype(np.float16)}
+    asked = {"input": {"hw": [32, 64]}, "dtype": "float16"}
+    path = write_store(folder / "work", folder / "one.zarr", features, [7], asked=asked, cache=cache_params())
+    values = {"roi_padding": 0.0, "max_rois_per_image": 9, **STILL, **(dataset or {})}
+    return RoiDataset(
+        Index(folder, (32, 64), "stretch"), FeatureStore(path), DatasetParams.parse(values, "dataset"), ["layer_3"], (8, 16)
+    )

@@ -31,6 +31,7 @@ class ReaderParams(Section):
     decode_threads: int = Field(ge=1, le=256)
     load_threads: int = Field(ge=1, le=256)
     ahead: int = Field(ge=1, le=1024)
+    checksums: bool
 
 
 def asked_fields(extractor: ExtractorParams, cache: CacheParams) -> dict[str, Any]:

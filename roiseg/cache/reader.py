@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from zarr.errors import BaseZarrError
 
 from roiseg.cache.layout import IMAGE_ID, check_match, shard_key
+from roiseg.cache.mapped import MappedArray
 from roiseg.cache.version import CACHE_VERSION
 from roiseg.errors import StoreDamagedError, StoreError, StoreMismatchError
 from roiseg.params import nearest
@@ -20,18 +21,19 @@ from roiseg.types import FeatureSpec
 class FeatureStore:
     """A complete store, opened for reading. Safe to share between threads; reopens itself when pickled."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, checksums: bool = True) -> None:
         """Open a store and see that all of it is there.
 
         Args:
             path: such as `data/features/train.zarr`.
+            checksums: whether every read compares the checksum of its bytes.
 
         Raises:
             StoreError: no store there.
             StoreMismatchError: written by another version of the format.
             StoreDamagedError: unfinished, or a file is missing or has another size.
         """
-        self.path = path
+        self.path, self.checksums = path, checksums
         try:
             self._group = zarr.open_group(path, mode="r")
         except (FileNotFoundError, BaseZarrError, ValueError) as error:
@@ -45,15 +47,18 @@ class FeatureStore:
             )
         self._check_shards()
         self._arrays = {name: self._array(name) for name in self._attrs["shards"]}
+        self._mapped = {
+            name: MappedArray.open(path / name, [size for size, _ in shards]) for name, shards in self._attrs["shards"].items()
+        }
         scales = [f"{name}_scale" for name in self._arrays] if self._attrs["asked"].get("dtype") == "int8" else []
         for name in (IMAGE_ID, *scales):
             self._check_file(self.path / name / "c.0", self._array(name).nbytes)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
+        return {"path": self.path, "checksums": self.checksums}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__init__(state["path"])  # type: ignore[misc]
+        self.__init__(state["path"], checksums=state["checksums"])  # type: ignore[misc]
 
     def _array(self, name: str) -> zarr.Array[Any]:
         try:
@@ -105,6 +110,16 @@ class FeatureStore:
             for name, array in self._arrays.items()
         }
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Layer -> (C, H, W)."""
+        return {name: array.shape[1:] for name, array in self._arrays.items()}
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Stored type of all layers."""
+        return np.dtype(str(self._attrs["asked"]["dtype"]))
+
     @cached_property
     def scales(self) -> dict[str, NDArray[np.float32]]:
         """Layer -> (C,) float32 of an int8 store; empty for float16."""
@@ -146,7 +161,7 @@ class FeatureStore:
                 )
 
     def read(self, row: int, layers: Iterable[str]) -> dict[str, NDArray[Any]]:
-        """Stored values of one image.
+        """Stored values of one image, in arrays of their own.
 
         Args:
             row: 0 <= row < N.
@@ -156,18 +171,50 @@ class FeatureStore:
             Layer -> (C, H, W), float16 or int8 (multiply by `scales`).
 
         Raises:
-            StoreDamagedError: the bytes fail their checksum, can't be decoded, or are gone.
+            StoreDamagedError: as `read_into`.
         """
         values = {}
         for name in layers:
             array = self._arrays[name]
-            file = self.path / name / shard_key(row % len(self) // (array.shards or array.chunks)[0])
-            try:
-                values[name] = np.asarray(array[row])
-            except (ValueError, RuntimeError, OSError) as error:
-                raise StoreDamagedError(
-                    f"{self.path}: row {row} of {name} can't be read ({error}); restore the store with `dvc checkout` or `dvc pull`"
-                ) from error
-            if not file.is_file():  # zarr gives zeros for a shard that went away since the store was opened
-                raise StoreDamagedError(f"{file}: is missing; restore it with `dvc checkout` or `dvc pull`")
+            values[name] = np.empty(array.shape[1:], dtype=array.dtype)
+            self.read_into(row, name, values[name])
         return values
+
+    def read_into(self, row: int, layer: str, out: NDArray[Any]) -> None:
+        """Decode the stored values of one image into a buffer, with no copy between.
+
+        Args:
+            row: 0 <= row < N.
+            layer: name.
+            out: (C, H, W) of the stored type, contiguous; filled.
+
+        Raises:
+            IndexError: no such row.
+            ValueError: `out` is of another shape or type, or not contiguous.
+            StoreDamagedError: the bytes fail their checksum, can't be decoded, or are gone.
+        """
+        array = self._arrays[layer]
+        if not 0 <= row < array.shape[0]:
+            raise IndexError(f"{self.path}: row {row} of {layer}, expected 0 to {array.shape[0] - 1}")
+        if out.shape != array.shape[1:] or out.dtype != array.dtype or not out.flags.c_contiguous:
+            raise ValueError(
+                f"{self.path}: {layer} is read into {out.dtype} {out.shape}, expected a contiguous {array.dtype} {array.shape[1:]}"
+            )
+        mapped = self._mapped[layer]
+        if mapped is not None:
+            mapped.read_into(row, out, check=self.checksums)
+            return
+        self._read_through_zarr(row, layer, out)
+
+    def _read_through_zarr(self, row: int, layer: str, out: NDArray[Any]) -> None:
+        """The general way, for any layout that zarr-python reads."""
+        array = self._arrays[layer]
+        file = self.path / layer / shard_key(row // (array.shards or array.chunks)[0])
+        try:
+            out[...] = array[row]
+        except (ValueError, RuntimeError, OSError) as error:
+            raise StoreDamagedError(
+                f"{self.path}: row {row} of {layer} can't be read ({error}); restore the store with `dvc checkout` or `dvc pull`"
+            ) from error
+        if not file.is_file():  # zarr gives zeros for a shard that went away since the store was opened
+            raise StoreDamagedError(f"{file}: is missing; restore it with `dvc checkout` or `dvc pull`")

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from roiseg.batches import Loading
 from roiseg.cache.params import ReaderParams
 from roiseg.coco import load_prepared
 from roiseg.dataset import RoiDataset
@@ -105,14 +106,7 @@ def evaluate(
     results: list[dict[str, Any]] = []
     rois = int(dataset.index.rois_per_image.sum())
     with progress("evaluate", rois) as tick:
-        for prediction in predictions(
-            head,
-            dataset,
-            device,
-            images_per_batch=params.images_per_batch,
-            threads=reader.load_threads,
-            ahead=reader.ahead,
-        ):
+        for prediction in predictions(head, dataset, device, Loading(params.images_per_batch, reader.load_threads, reader.ahead)):
             score.add(prediction)
             sides.append(_longer_sides(prediction, dataset))
             results += coco_results(prediction, dataset)

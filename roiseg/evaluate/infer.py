@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from roiseg.dataset import Batch, RoiDataset, dequantise, whole_batches
+from roiseg.batches import Batch, Loading, dequantise, whole_batches
+from roiseg.dataset import RoiDataset
 from roiseg.evaluate.metrics import MaskMetrics
 
 MAX_ROIS = 64
@@ -45,12 +46,10 @@ def run_head(head: nn.Module, features: Mapping[str, Tensor], boxes: Tensor) -> 
 
 
 @torch.no_grad()
-def predictions(
-    head: nn.Module, dataset: RoiDataset, device: torch.device, *, images_per_batch: int, threads: int, ahead: int
-) -> Iterator[Prediction]:
+def predictions(head: nn.Module, dataset: RoiDataset, device: torch.device, loading: Loading) -> Iterator[Prediction]:
     """Answers for every ROI of a split, in row order; the head must be in eval mode."""
     scales = {name: torch.from_numpy(values) for name, values in dataset.store.scales.items()}
-    for batch in whole_batches(dataset, images_per_batch=images_per_batch, threads=threads, ahead=ahead):
+    for batch in whole_batches(dataset, loading):
         features = dequantise(batch.features, scales, device)
         yield Prediction(batch, run_head(head, features, batch.boxes.to(device)))
 

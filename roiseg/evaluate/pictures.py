@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from roiseg.dataset import RoiDataset, collate, dequantise
+from roiseg.batches import dequantise, single_batch
+from roiseg.dataset import RoiDataset
 from roiseg.evaluate.infer import run_head
 from roiseg.evaluate.overlays import Person, Picture, draw_boxes, draw_masks, sheet
 from roiseg.extractor.images import decode, read_bytes
@@ -74,7 +75,7 @@ def draw_validation(head: nn.Module, dataset: RoiDataset, fixed: list[FixedPictu
     bottom: list[Picture] = []
     scales = {name: torch.from_numpy(values) for name, values in dataset.store.scales.items()}
     for picture in fixed:
-        batch = collate([dataset.whole_sample(picture.row)])
+        batch = single_batch(dataset, picture.row)
         resize = dataset.index.resize(picture.row)
         rois_image = resize.boxes_to_image(batch.boxes[:, 1:].double().numpy())
         truth = _annotated(dataset, picture.row, rois_image, batch.numbers.tolist(), resize)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from roiseg.dataset import RoiDataset, collate, dequantise
+from roiseg.batches import dequantise, single_batch
+from roiseg.dataset import RoiDataset
 from roiseg.export.onnx import export_head
 from roiseg.export.parity import parity
 from roiseg.extractor.graph import bake_scales, load_graph
@@ -81,7 +82,7 @@ def real_cases(val: RoiDataset, count: int) -> list[tuple[Tensor, ...]]:
     scales = {name: torch.from_numpy(values) for name, values in val.store.scales.items()}
     cases = []
     for row in val.rows[:count].tolist():
-        batch = collate([val.whole_sample(row)])
+        batch = single_batch(val, row)
         features = dequantise(batch.features, scales, torch.device("cpu"))
         cases.append((*(features[name] for name in val.layers), batch.boxes))
     return cases

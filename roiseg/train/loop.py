@@ -5,6 +5,7 @@ last finished epoch.
 """
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from roiseg.batches import Batch, Loading, dequantise, training_batches
 from roiseg.cache.params import ReaderParams
-from roiseg.dataset import RoiDataset, dequantise, training_batches
+from roiseg.dataset import RoiDataset
 from roiseg.errors import ProviderError, TrainingError
 from roiseg.evaluate.infer import Score, predictions
 from roiseg.evaluate.metrics import with_baseline
@@ -90,6 +92,25 @@ def parameter_groups(head: nn.Module, weight_decay: float) -> list[dict[str, Any
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
+class Clocked:
+    """Batches, and the seconds that were spent waiting for them."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        """Wrap an iterator."""
+        self._batches = batches
+        self.waited = 0.0
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Each batch, timed."""
+        while True:
+            began = time.monotonic()
+            batch = next(self._batches, None)
+            self.waited += time.monotonic() - began
+            if batch is None:
+                return
+            yield batch
+
+
 class Trainer:
     """Runs the epochs of a run in a folder, and can be run again on it after a kill."""
 
@@ -110,6 +131,9 @@ class Trainer:
         self._scales = {name: torch.from_numpy(values) for name, values in run.train.store.scales.items()}
         self._steps = -(-len(run.train.rows) // params.images_per_batch)
         self._best = -1.0
+        self._loading = Loading(
+            params.images_per_batch, run.reader.load_threads, run.reader.ahead, pinned=self._fabric.device.type == "cuda"
+        )
 
     def fit(self) -> None:
         """Train what is left of the epochs.
@@ -148,14 +172,8 @@ class Trainer:
     def _train_epoch(self, epoch: int, tick: Any) -> dict[str, float]:  # noqa: ANN401
         run, params = self._run, self._run.params
         self._head.train()
-        batches = training_batches(
-            run.train,
-            seed=params.seed,
-            epoch=epoch,
-            images_per_batch=params.images_per_batch,
-            threads=run.reader.load_threads,
-            ahead=run.reader.ahead,
-        )
+        batches = Clocked(training_batches(run.train, self._loading, seed=params.seed, epoch=epoch))
+        began = time.monotonic()
         sums: dict[str, float] = {}
         rois = 0
         for number, batch in enumerate(batches):
@@ -176,6 +194,8 @@ class Trainer:
             for name, value in {**losses, **({} if norm is None else {"grad_norm": norm})}.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) * count
             tick(1, f"epoch {epoch} loss {sums['total'] / rois:.3f}")
+        taken = time.monotonic() - began
+        logger.info("epoch %d: %.1f s, %.1f %% of it waiting for data", epoch, taken, 100 * batches.waited / max(taken, 1e-9))
         return {name: value / rois for name, value in sums.items()} | {"lr": rate}
 
     def _set_rate(self, step: int) -> float:
@@ -197,14 +217,7 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         run, score = self._run, Score.empty()
-        for prediction in predictions(
-            self._average.head,
-            run.val,
-            self._fabric.device,
-            images_per_batch=run.params.images_per_batch,
-            threads=run.reader.load_threads,
-            ahead=run.reader.ahead,
-        ):
+        for prediction in predictions(self._average.head, run.val, self._fabric.device, self._loading):
             score.add(prediction)
         return with_baseline(score.metrics, score.without_two)
 

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from dvc_project import ROOT, Project
+from dvc_project import EXP_SHOW, ROOT, Project
 
 pytestmark = pytest.mark.pipeline
 
@@ -13,7 +13,7 @@ ELSEWHERE = {
     "uv run pytest": ".ci/run",
     "uv run dvc repro": "the `finished` fixture",
     "uv run dvc exp run -S loss.boundary_weight=3.0": "test_experiments.py",
-    "uv run dvc exp show --only-changed": "test_experiments.py",
+    f"uv run {EXP_SHOW}": "test_experiments.py",
     "uv run dvc remote add -d storage /mnt/storage/roiseg": "test_new_box.py, with a folder of the test",
     "uv run dvc push": "test_new_box.py",
     "uv run dvc pull": "test_new_box.py",

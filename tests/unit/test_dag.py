@@ -16,7 +16,7 @@ LAYERS = [
     {"errors", "types"},
     {"params", "geometry", "masks", "files", "progress"},
     {"work", "coco", "index", "extractor", "cache", "prepare", "analyze", "sample", "calibrate", "backbone", "preset"},
-    {"dataset"},
+    {"dataset", "batches"},
     {"nn", "heads", "losses"},
     {"train", "evaluate", "trained"},
     {"export"},

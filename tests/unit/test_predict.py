@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from store_factory import Exported, shared_export
 
+from roiseg.batches import Loading
 from roiseg.errors import BoxError, GraphError, ImageReadError, MissingImageError
 from roiseg.evaluate.evaluate import coco_results
 from roiseg.evaluate.infer import predictions
@@ -103,7 +104,7 @@ def test_prediction_is_what_evaluate_finds(exported: Exported, predictor: Predic
     people = project.people("val")
     boxes = {item["id"]: item["bbox"] for item in people.annotations}
     names = {item["id"]: str(item["file_name"]) for item in people.images}
-    found = predictions(exported.inputs.head, val, torch.device("cpu"), images_per_batch=2, threads=1, ahead=1)
+    found = predictions(exported.inputs.head, val, torch.device("cpu"), Loading(2, 1, 1))
     expected = [result for prediction in found for result in coco_results(prediction, val)]
     assert expected
     for result in expected:

@@ -1,66 +1,25 @@
-"""Tests of roiseg.dataset: what is drawn, what isn't touched by threads, small people, batches, and stores that don't fit.
+"""Tests of roiseg.dataset: what is drawn, what isn't touched by threads, small people, and stores that don't fit.
 
 (Not `test_dataset.py`: the sample's tests have that name, and pytest wants each name once.)
 """
 
-import time
-from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from data_factory import CATEGORIES, image_record, person_record, rectangle
-from numpy.typing import NDArray
-from store_factory import CHANNELS, MODEL, Project, cache_params, shared_project, write_store
+from data_factory import person_record, rectangle
+from store_factory import MODEL, STILL, Project, hand_made, shared_project
 
-from roiseg.cache.reader import FeatureStore
-from roiseg.coco import People
-from roiseg.dataset import Batch, DatasetParams, ImageSample, RoiDataset, collate, dequantise, training_batches, whole_batches
-from roiseg.errors import ParamsError, StoreDamagedError, StoreMismatchError
-from roiseg.files import write_parquet
-from roiseg.index import Index, build_tables
+from roiseg.batches import Loading, training_batches
+from roiseg.dataset import RoiDataset
+from roiseg.errors import ParamsError, StoreMismatchError
 from roiseg.masks import label_distances, roi_labels
-
-STILL: dict[str, Any] = {"jitter_centre": 0.0, "jitter_scale": 0.0}
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return shared_project(tmp_path_factory)
-
-
-def epoch_of(
-    dataset: RoiDataset, *, seed: int = 0, epoch: int = 1, threads: int = 1, ahead: int = 2, images: int = 2
-) -> list[Batch]:
-    return list(training_batches(dataset, seed=seed, epoch=epoch, images_per_batch=images, threads=threads, ahead=ahead))
-
-
-def assert_same(first: Sequence[Batch], second: Sequence[Batch]) -> None:
-    assert len(first) == len(second)
-    for one, other in zip(first, second, strict=True):
-        assert one.rows == other.rows
-        np.testing.assert_array_equal(one.numbers, other.numbers)
-        assert torch.equal(one.boxes, other.boxes)
-        for name in ("labels", "boundary", "target", "non_target"):
-            assert torch.equal(getattr(one.targets, name), getattr(other.targets, name)), name
-        assert all(torch.equal(one.features[name], other.features[name]) for name in one.features)
-
-
-def hand_made(folder: Path, people: Sequence[dict[str, Any]], dataset: dict[str, Any] | None = None) -> RoiDataset:
-    """One image of 32 rows and 64 columns and random features; the network input has the same size."""
-    images = [image_record(7, (32, 64))]
-    tables = build_tables(People(images, list(people), CATEGORIES[1]), (32, 64), "stretch", 8.0)
-    for name, table in zip(("images", "people"), tables, strict=True):
-        write_parquet(folder / f"{name}.parquet", table)
-    features = {"layer_3": np.random.default_rng(0).normal(size=(1, 4, 8, 16)).astype(np.float16)}
-    asked = {"input": {"hw": [32, 64]}, "dtype": "float16"}
-    path = write_store(folder / "work", folder / "one.zarr", features, [7], asked=asked, cache=cache_params())
-    values = {"roi_padding": 0.0, "max_rois_per_image": 9, **STILL, **(dataset or {})}
-    return RoiDataset(
-        Index(folder, (32, 64), "stretch"), FeatureStore(path), DatasetParams.parse(values, "dataset"), ["layer_3"], (8, 16)
-    )
 
 
 # --- samples ---
@@ -144,160 +103,8 @@ def test_max_rois_per_image(project: Project) -> None:
 def test_images_without_rois_are_left_out(project: Project) -> None:
     dataset = project.open("train")
     assert dataset.rows.tolist() == np.flatnonzero(dataset.index.rois_per_image).tolist()
-    assert {row for batch in epoch_of(dataset) for row in batch.rows} == set(dataset.rows.tolist())
-
-
-# --- batches ---
-
-
-@pytest.mark.parametrize(("threads", "ahead"), [(1, 1), (3, 1), (3, 5)])
-def test_batches_dont_depend_on_threads(project: Project, threads: int, ahead: int) -> None:
-    dataset = project.open("train")
-    assert_same(epoch_of(dataset), epoch_of(dataset, threads=threads, ahead=ahead))
-
-
-def test_draws_of_an_image_dont_depend_on_the_batch_size(project: Project) -> None:
-    dataset = project.open("train")
-    one, three = ({row: batch.boxes[batch.boxes[:, 0] == place, 1:] for batch in epoch_of(dataset, images=images)
-                   for place, row in enumerate(batch.rows)} for images in (1, 3))  # fmt: skip
-    assert one.keys() == three.keys()
-    assert all(torch.equal(one[row], three[row]) for row in one)
-
-
-@pytest.mark.parametrize("other", [{"seed": 1}, {"epoch": 2}])
-def test_seed_and_epoch_change_order_and_draws(project: Project, other: dict[str, int]) -> None:
-    dataset = project.open("train")
-    first, second = epoch_of(dataset, images=1), epoch_of(dataset, images=1, **other)
-    assert sorted(batch.rows[0] for batch in first) == sorted(batch.rows[0] for batch in second)
-    assert [batch.rows for batch in first] != [batch.rows for batch in second]
-    boxes = {batch.rows[0]: batch.boxes for batch in second}
-    assert not any(torch.equal(batch.boxes, boxes[batch.rows[0]]) for batch in first)
-    assert_same(second, epoch_of(dataset, images=1, **other))
-
-
-def test_collate_numbers_the_images(project: Project) -> None:
-    dataset = project.open("val")
-    rows = [2, 0, 3]
-    samples = [dataset.whole_sample(row) for row in rows]
-    batch = collate(samples)
-    counts = [len(sample.numbers) for sample in samples]
-    assert batch.rows == rows
-    assert batch.boxes[:, 0].tolist() == [float(place) for place, count in enumerate(counts) for _ in range(count)]
-    assert batch.boxes.dtype == torch.float32
-    assert batch.targets.labels.dtype == torch.int64
-    start = 0
-    for place, (sample, count) in enumerate(zip(samples, counts, strict=True)):
-        part = slice(start, start + count)
-        np.testing.assert_allclose(batch.boxes[part, 1:].numpy(), sample.boxes, atol=1e-7)
-        np.testing.assert_array_equal(batch.targets.labels[part].numpy(), sample.labels)
-        np.testing.assert_array_equal(batch.targets.non_target[part].numpy(), sample.distances[2])
-        np.testing.assert_array_equal(batch.numbers[part], sample.numbers)
-        for name in CHANNELS:
-            np.testing.assert_array_equal(batch.features[name][place].numpy(), dataset.store.read(sample.row, [name])[name])
-        start += count
-
-
-def test_whole_batches_are_in_row_order_and_whole(project: Project) -> None:
-    dataset = project.open("val")
-    batches = list(whole_batches(dataset, images_per_batch=3, threads=2, ahead=1))
-    assert [batch.rows for batch in batches] == [[0, 1, 2], [3]]
-    assert sum(len(batch.boxes) for batch in batches) == dataset.index.rois_per_image.sum()
-
-
-def test_collate_of_an_image_without_rois(tmp_path: Path) -> None:
-    dataset = hand_made(tmp_path, [person_record(1, 7, rectangle(0, 0, 4, 30))])
-    batch = collate([dataset.whole_sample(0)])
-    assert len(dataset.rows) == 0
-    assert batch.boxes.shape == (0, 5)
-    assert batch.targets.labels.shape == (0, 8, 16)
-    assert list(whole_batches(dataset, images_per_batch=2, threads=1, ahead=1)) == []
-
-
-# --- prefetch ---
-
-
-class Counting(RoiDataset):
-    """Counts the samples that were made; `fail_at` breaks one."""
-
-    made = 0
-    fail_at = -1
-
-    def training_sample(self, row: int, rng: np.random.Generator) -> ImageSample:
-        self.made += 1
-        if self.made == self.fail_at:
-            raise StoreDamagedError("row 3 of layer_3 can't be read")
-        return super().training_sample(row % 4, rng)
-
-
-@pytest.fixture
-def counting(project: Project) -> Counting:
-    plain = project.open("val")
-    dataset = Counting(plain.index, plain.store, plain.params, plain.layers, plain.mask_hw)
-    dataset.rows = np.arange(20)
-    return dataset
-
-
-def wait_for(dataset: Counting, made: int) -> None:
-    """Wait until so many samples were made, and see that no more come."""
-    end = time.monotonic() + 20
-    while dataset.made < made and time.monotonic() < end:
-        time.sleep(0.005)
-    time.sleep(0.03)
-    assert dataset.made == made
-
-
-@pytest.mark.parametrize(("threads", "ahead"), [(1, 1), (2, 3)])
-def test_prefetch_is_bounded(counting: Counting, threads: int, ahead: int) -> None:
-    batches = training_batches(counting, seed=0, epoch=1, images_per_batch=2, threads=threads, ahead=ahead)
-    for taken, _ in enumerate(batches, start=1):
-        if taken <= 3:
-            wait_for(counting, 2 * (taken + ahead))
-        assert counting.made <= 2 * (taken + ahead)
-    assert counting.made == 20
-
-
-def test_prefetch_stops_with_its_reader(counting: Counting) -> None:
-    batches = training_batches(counting, seed=0, epoch=1, images_per_batch=1, threads=1, ahead=2)
-    next(batches)
-    assert isinstance(batches, Generator)
-    batches.close()
-    made = counting.made
-    time.sleep(0.1)
-    assert counting.made == made <= 4
-
-
-def test_a_fault_while_loading_reaches_the_reader(counting: Counting) -> None:
-    counting.fail_at = 5
-    batches = training_batches(counting, seed=0, epoch=1, images_per_batch=2, threads=2, ahead=3)
-    with pytest.raises(StoreDamagedError, match="row 3 of layer_3"):
-        list(batches)
-    assert counting.made < 20
-
-
-# --- stored types ---
-
-
-def test_dequantise_by_hand() -> None:
-    stored = {"a": torch.tensor([[[[1, -127]], [[3, 4]]]], dtype=torch.int8), "b": torch.tensor([[[[0.5]]]], dtype=torch.float16)}
-    found = dequantise(stored, {"a": torch.tensor([0.5, 2.0])}, torch.device("cpu"))
-    assert found["a"].tolist() == [[[[0.5, -63.5]], [[6.0, 8.0]]]]
-    assert found["b"].tolist() == [[[[0.5]]]]
-    assert all(values.dtype == torch.float32 for values in found.values())
-
-
-def test_int8_features_are_the_float16_ones(project: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
-    small = shared_project(tmp_path_factory, "int8")
-    exact, rough = (part.open("train").store for part in (project, small))
-    scales = {name: torch.from_numpy(values) for name, values in rough.scales.items()}
-    assert set(scales) == set(CHANNELS)
-    for row in range(len(exact)):
-        stored = {name: torch.from_numpy(values)[None] for name, values in rough.read(row, CHANNELS).items()}
-        assert all(values.dtype == torch.int8 for values in stored.values())
-        found = dequantise(stored, scales, torch.device("cpu"))
-        for name, values in exact.read(row, CHANNELS).items():
-            error: NDArray[np.float32] = np.abs(found[name][0].numpy() - values.astype(np.float32))
-            # half a step, and what float16 itself rounds
-            assert (error <= small.scales[name].reshape(-1, 1, 1) * 0.5 + 2e-3).all()
+    drawn = training_batches(dataset, Loading(2, 1, 1), seed=0, epoch=1)
+    assert {row for batch in drawn for row in batch.rows} == set(dataset.rows.tolist())
 
 
 # --- what doesn't fit ---

@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from store_factory import MODEL, Project, fresh_head, shared_project
 from torch import Tensor, nn
 
+from roiseg.batches import Loading
 from roiseg.evaluate import infer
 from roiseg.evaluate.evaluate import EvaluateParams, EvaluatePaths, coco_results, evaluate
 from roiseg.evaluate.infer import Prediction, Score, predictions, run_head
@@ -102,7 +103,7 @@ def test_predictions_dont_depend_on_batches(project: Project) -> None:
     head, dataset = head_of(project), project.open("val")
 
     def logits(images: int) -> Tensor:
-        found = predictions(head, dataset, CPU, images_per_batch=images, threads=1, ahead=1)
+        found = predictions(head, dataset, CPU, Loading(images, 1, 1))
         return torch.cat([prediction.logits for prediction in found])
 
     one, three = logits(1), logits(3)
@@ -113,7 +114,7 @@ def test_predictions_dont_depend_on_batches(project: Project) -> None:
 
 def test_many_rois_are_split(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     head, dataset = head_of(project), project.open("val")
-    prediction = next(predictions(head, dataset, CPU, images_per_batch=4, threads=1, ahead=1))
+    prediction = next(predictions(head, dataset, CPU, Loading(4, 1, 1)))
     seen = []
     handle = head.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[1])))
     monkeypatch.setattr(infer, "MAX_ROIS", 3)
@@ -129,7 +130,7 @@ def test_many_rois_are_split(project: Project, monkeypatch: pytest.MonkeyPatch) 
 
 def test_classes_with_and_without_two(project: Project) -> None:
     dataset = project.open("val")
-    prediction = next(predictions(head_of(project), dataset, CPU, images_per_batch=4, threads=1, ahead=1))
+    prediction = next(predictions(head_of(project), dataset, CPU, Loading(4, 1, 1)))
     np.testing.assert_array_equal(prediction.classes, prediction.logits.numpy().argmax(axis=1))
     assert prediction.classes_without_two.max() == 1
     agree = prediction.classes != 2
@@ -142,7 +143,7 @@ def test_classes_with_and_without_two(project: Project) -> None:
 
 def test_coco_results_name_image_and_annotation(project: Project) -> None:
     dataset = project.open("val")
-    found = predictions(knowing(project, 1), dataset, CPU, images_per_batch=3, threads=1, ahead=1)
+    found = predictions(knowing(project, 1), dataset, CPU, Loading(3, 1, 1))
     results = [result for prediction in found for result in coco_results(prediction, dataset)]
     people = project.people("val")
     known = {item["id"]: item["image_id"] for item in people.annotations}
@@ -233,6 +234,6 @@ def test_evaluate_writes_the_same_bytes_whatever_the_batches(project: Project, t
 
 def test_prediction_is_of_its_batch(project: Project) -> None:
     dataset = project.open("val")
-    found = list(predictions(knowing(project, 1), dataset, CPU, images_per_batch=2, threads=1, ahead=1))
+    found = list(predictions(knowing(project, 1), dataset, CPU, Loading(2, 1, 1)))
     assert all(isinstance(item, Prediction) for item in found)
     assert all((item.classes == item.batch.targets.labels.numpy()).all() for item in found)

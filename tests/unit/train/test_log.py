@@ -8,7 +8,7 @@ from roiseg.train.log import CURVES, MetricsLog, write_live
 
 def rows(epochs: int) -> list[dict[str, float]]:
     return [
-        {"epoch": epoch, "train_total": 1.0 / epoch, **{name: epoch / 10 for name in CURVES}, "iou_bg": 0.5}
+        {"epoch": epoch, "train_total": 1.0 / epoch, **dict.fromkeys(CURVES, epoch / 10), "iou_bg": 0.5}
         for epoch in range(1, epochs + 1)
     ]
 

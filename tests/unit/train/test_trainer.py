@@ -13,6 +13,7 @@ import torch
 from store_factory import MODELS, STATISTICS, Project, make_project, shared_project
 from torch import Tensor, nn
 
+from roiseg.batches import Loading
 from roiseg.dataset import Targets
 from roiseg.errors import CheckpointError, ProviderError, TrainingError
 from roiseg.evaluate.infer import Score, predictions
@@ -140,7 +141,7 @@ def test_a_checkpoint_holds_what_was_validated(project: Project, unbroken: Path)
     run, checkpoint = run_of(project), load_checkpoint(unbroken / "best.pth")
     run.head.load_state_dict(dict(checkpoint.model))
     score = Score.empty()
-    for prediction in predictions(run.head.eval(), run.val, torch.device("cpu"), images_per_batch=2, threads=1, ahead=1):
+    for prediction in predictions(run.head.eval(), run.val, torch.device("cpu"), Loading(2, 1, 1)):
         score.add(prediction)
     assert score.metrics.figures()["miou_fg_roi"] == pytest.approx(checkpoint.metrics["miou_fg_roi"])
     assert checkpoint.layers == {"layer_34": [6, 8.0, 8.0], "layer_3": [4, 4.0, 4.0]}

@@ -1,0 +1,168 @@
+"""Batches of cached features and ROI targets, loaded ahead by threads.
+
+Batches are image-centric: the features of an image are read once for all its ROIs. Features are decoded into a few buffers that go
+round, because fresh memory costs as much as decoding into it.
+
+Symbols: B images, R ROIs of them, (h, w) cells of the mask.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from roiseg.cache.reader import FeatureStore
+from roiseg.dataset import ImageSample, RoiDataset, Targets
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B images and R ROIs of them; `features` of `training_batches` and `whole_batches` hold until the next batch is asked for.
+
+    Attributes:
+        rows: B rows of the index.
+        numbers: R positions of the people in their images.
+        features: layer -> (B, C, H, W) of the stored type.
+        boxes: (R, 5) float32 of image number in the batch and xyxy in the unit frame.
+        targets: of the R ROIs.
+    """
+
+    rows: Sequence[int]
+    numbers: NDArray[np.int64]
+    features: Mapping[str, Tensor]
+    boxes: Tensor
+    targets: Targets
+
+
+Features = dict[str, Tensor]
+Loaded = tuple[Batch, Features]
+
+
+def feature_buffers(store: FeatureStore, layers: Sequence[str], images: int, *, pinned: bool) -> Features:
+    """Layer -> (images, C, H, W) of the stored type, not filled; page-locked where `pinned`, for copies to a GPU."""
+    types = {np.dtype(np.float16): torch.float16, np.dtype(np.int8): torch.int8}
+    return {name: torch.empty((images, *store.shapes[name]), dtype=types[store.dtype], pin_memory=pinned) for name in layers}
+
+
+def collate(samples: Sequence[ImageSample], features: Mapping[str, Tensor]) -> Batch:
+    """Samples as one batch, ROIs in the order of their images.
+
+    Args:
+        samples: of B images.
+        features: layer -> (B, C, H, W).
+    """
+    counts = [len(sample.numbers) for sample in samples]
+    image = np.repeat(np.arange(len(samples)), counts)[:, None]
+    boxes = np.concatenate([image, np.concatenate([sample.boxes for sample in samples])], axis=1)
+    boundary, target, non_target = np.concatenate([sample.distances for sample in samples], axis=1)
+    targets = Targets(
+        torch.from_numpy(np.concatenate([sample.labels for sample in samples]).astype(np.int64)),
+        torch.from_numpy(boundary),
+        torch.from_numpy(target),
+        torch.from_numpy(non_target),
+    )
+    numbers = np.concatenate([sample.numbers for sample in samples])
+    return Batch([sample.row for sample in samples], numbers, dict(features), torch.from_numpy(boxes.astype(np.float32)), targets)
+
+
+def single_batch(dataset: RoiDataset, row: int) -> Batch:
+    """One image with all its ROIs as annotated, in memory of its own."""
+    return _fill(dataset, [dataset.whole_sample(row)], feature_buffers(dataset.store, dataset.layers, 1, pinned=False))
+
+
+def _fill(dataset: RoiDataset, samples: Sequence[ImageSample], buffers: Features) -> Batch:
+    features = {name: buffer[: len(samples)] for name, buffer in buffers.items()}
+    for name, values in features.items():
+        for place, sample in enumerate(samples):
+            dataset.store.read_into(sample.row, name, values[place].numpy())
+    return collate(samples, features)
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How batches are loaded; never what is in them.
+
+    Attributes:
+        images_per_batch: B; the last batch may have fewer.
+        threads: loading threads.
+        ahead: batches prepared before they are asked for; two more than that are in memory.
+        pinned: whether features lie in page-locked memory, for copies to a GPU.
+    """
+
+    images_per_batch: int
+    threads: int
+    ahead: int
+    pinned: bool = False
+
+
+def training_batches(dataset: RoiDataset, loading: Loading, *, seed: int, epoch: int) -> Iterator[Batch]:
+    """One epoch in a seeded order; draws depend on seed, epoch and image only, never on threads.
+
+    Args:
+        dataset: where samples come from.
+        loading: batch size, threads.
+        seed: of the run.
+        epoch: counted from 1.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(dataset.rows).tolist()
+    return _batches(dataset, loading, order, lambda row: dataset.training_sample(row, np.random.default_rng([seed, epoch, row])))
+
+
+def whole_batches(dataset: RoiDataset, loading: Loading) -> Iterator[Batch]:
+    """Every image that has ROIs, in row order, with all its ROIs as annotated."""
+    return _batches(dataset, loading, dataset.rows.tolist(), dataset.whole_sample)
+
+
+def _batches(dataset: RoiDataset, loading: Loading, rows: Sequence[int], draw: Callable[[int], ImageSample]) -> Iterator[Batch]:
+    count = loading.images_per_batch
+    parts = [rows[start : start + count] for start in range(0, len(rows), count)]
+    free: SimpleQueue[Features] = SimpleQueue()
+    # One for each batch that is being loaded or waits, and one that the caller works on.
+    for _ in range(min(loading.ahead + 2, len(parts))):
+        free.put(feature_buffers(dataset.store, dataset.layers, count, pinned=loading.pinned))
+
+    def load(part: Sequence[int]) -> Loaded:
+        samples = [draw(row) for row in part]
+        buffers = free.get()
+        return _fill(dataset, samples, buffers), buffers
+
+    for batch, buffers in _prefetch(load, parts, loading.threads, loading.ahead):
+        yield batch
+        free.put(buffers)
+
+
+def _prefetch(
+    load: Callable[[Sequence[int]], Loaded], parts: Sequence[Sequence[int]], threads: int, ahead: int
+) -> Iterator[Loaded]:
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Loaded]] = deque()
+        remaining = iter(parts)
+        try:
+            for part in remaining:
+                waiting.append(pool.submit(load, part))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def dequantise(features: Mapping[str, Tensor], scales: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Stored features on a device as float32.
+
+    Args:
+        features: layer -> (B, C, H, W) float16 or int8.
+        scales: layer -> (C,) float32 for int8 layers, value = q * scale.
+        device: where to; only stored bytes cross the bus.
+    """
+    moved = {name: values.to(device, non_blocking=True).float() for name, values in features.items()}
+    return {
+        name: values * scales[name].to(device).view(1, -1, 1, 1) if name in scales else values for name, values in moved.items()
+    }

@@ -1,4 +1,4 @@
-"""The command line: `roiseg predict`, `roiseg preset`, `roiseg params`."""
+"""The command line: `roiseg predict`, `roiseg preset`, `roiseg params`, `roiseg cache`."""
 
 import json
 import shlex
@@ -22,8 +22,10 @@ from roiseg.preset import apply_preset, as_args
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train light segmentation heads on cached detector features.")
 preset = typer.Typer(no_args_is_help=True, help="Named differences from params.yaml.")
 params = typer.Typer(no_args_is_help=True, help="The params file.")
+cache = typer.Typer(no_args_is_help=True, help="Feature stores.")
 app.add_typer(preset, name="preset")
 app.add_typer(params, name="params")
+app.add_typer(cache, name="cache")
 
 CONSOLE = Console(soft_wrap=True)
 
@@ -110,6 +112,33 @@ def params_check(file: Annotated[Path, typer.Argument(help="Params file.")] = PA
 
         check_params(read_yaml(file))
         CONSOLE.print(f"{file}: no fault", highlight=False)
+
+
+Split = Annotated[str, typer.Argument(help="train or val.")]
+
+
+@cache.command("info")
+def cache_info(split: Split = "train") -> None:
+    """What a store holds, and what made it."""
+    with _speaking():
+        from roiseg.cache.inspect import describe
+
+        for line in describe(split):
+            CONSOLE.print(line, markup=False, highlight=False)
+
+
+@cache.command("verify")
+def cache_verify(
+    split: Split = "train",
+    images: Annotated[int, typer.Option(min=0, help="How many images are computed anew; needs the images.")] = 8,
+    seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
+) -> None:
+    """Compare every byte with its sum, and some images with features computed now."""
+    with _speaking():
+        from roiseg.cache.inspect import verify
+
+        for line in verify(split, images, seed):
+            CONSOLE.print(line, markup=False, highlight=False)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """What a store looks like, and what makes two stores the same.
 
-{split}.zarr        Zarr v3 group; attributes: version, asked, found, shards, complete
+{split}.zarr        Zarr v3 group; attributes: version, asked, found, shards, small, complete
 layer_34          (N, C, H, W) float16 or int8; inner chunk one image; shard many images; keys `c.0.0.0.0`
 layer_34_scale    (C,) float32, only beside int8: value = q * scale
 image_id          (N,) int64; row order of the index
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from roiseg.types import CutLayer, StoredType
 
 MIB = 2**20
 IMAGE_ID = "image_id"
+VECTOR_KEY = "c.0"
 
 
 def shard_images(layers: tuple[CutLayer, ...], dtype: StoredType, shard_mib: int, images: int) -> int:
@@ -72,6 +73,12 @@ def create_vector(group: zarr.Group, name: str, values: np.ndarray[Any, Any], di
 def shard_key(number: int) -> str:
     """File name of a shard inside its array's folder."""
     return f"c.{number}.0.0.0"
+
+
+def small_files(layers: Iterable[str], vectors: Iterable[str]) -> list[str]:
+    """Files of a store that hold no features: metadata of each array, and the values of each vector."""
+    arrays = [*layers, *vectors]
+    return [*(f"{name}/zarr.json" for name in arrays), *(f"{name}/{VECTOR_KEY}" for name in vectors)]
 
 
 def differences(have: Mapping[str, Any], want: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -14,6 +14,7 @@ from roiseg.cache.layout import IMAGE_ID, check_match, shard_key
 from roiseg.cache.mapped import MappedArray
 from roiseg.cache.version import CACHE_VERSION
 from roiseg.errors import StoreDamagedError, StoreError, StoreMismatchError
+from roiseg.files import sha256_file
 from roiseg.params import nearest
 from roiseg.types import FeatureSpec
 
@@ -31,7 +32,7 @@ class FeatureStore:
         Raises:
             StoreError: no store there.
             StoreMismatchError: written by another version of the format.
-            StoreDamagedError: unfinished, or a file is missing or has another size.
+            StoreDamagedError: unfinished, a file is missing, a shard has another size, or anything but a shard has other bytes.
         """
         self.path, self.checksums = path, checksums
         try:
@@ -45,14 +46,12 @@ class FeatureStore:
             raise StoreMismatchError(
                 f"{path}: format version is {self._attrs.get('version')}, expected {CACHE_VERSION}; run `dvc repro extract`"
             )
+        self._check_small()
         self._check_shards()
         self._arrays = {name: self._array(name) for name in self._attrs["shards"]}
         self._mapped = {
             name: MappedArray.open(path / name, [size for size, _ in shards]) for name, shards in self._attrs["shards"].items()
         }
-        scales = [f"{name}_scale" for name in self._arrays] if self._attrs["asked"].get("dtype") == "int8" else []
-        for name in (IMAGE_ID, *scales):
-            self._check_file(self.path / name / "c.0", self._array(name).nbytes)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "checksums": self.checksums}
@@ -61,15 +60,19 @@ class FeatureStore:
         self.__init__(state["path"], checksums=state["checksums"])  # type: ignore[misc]
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        try:
-            array = self._group.get(name)
-        except (BaseZarrError, ValueError) as error:
-            raise StoreDamagedError(
-                f"{self.path}: the metadata of {name} can't be read ({error}); restore it with `dvc checkout` or `dvc pull`"
-            ) from error
+        array = self._group.get(name)
         if not isinstance(array, zarr.Array):
             raise StoreDamagedError(f"{self.path}: {name} is no array; restore it with `dvc checkout` or `dvc pull`")
         return array
+
+    def _check_small(self) -> None:
+        """Metadata, ids and scales by their contents: zarr would give zeros for what is missing."""
+        for name, digest in self._attrs["small"].items():
+            file = self.path / name
+            if not file.is_file():
+                raise StoreDamagedError(f"{file}: is missing; restore it with `dvc checkout` or `dvc pull`")
+            if sha256_file(file) != digest:
+                raise StoreDamagedError(f"{file}: was changed or cut short; restore it with `dvc checkout` or `dvc pull`")
 
     def _check_shards(self) -> None:
         for name, shards in self._attrs["shards"].items():
@@ -85,6 +88,11 @@ class FeatureStore:
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    @property
+    def shards(self) -> dict[str, list[tuple[int, str]]]:
+        """Layer -> bytes and SHA-256 of each shard, as they were written."""
+        return {name: [(int(size), str(digest)) for size, digest in shards] for name, shards in self._attrs["shards"].items()}
 
     @property
     def asked(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from roiseg.cache.layout import IMAGE_ID, check_match, create_layer, create_vector, shard_images, shard_key
+from roiseg.cache.layout import IMAGE_ID, check_match, create_layer, create_vector, shard_images, shard_key, small_files
 from roiseg.cache.params import CacheParams
 from roiseg.cache.version import CACHE_VERSION
 from roiseg.errors import StoreDamagedError
@@ -132,6 +132,8 @@ class StoreWriter:
                     (self._records / f"{number}.json").unlink()
                     raise StoreDamagedError(f"{file}: not the {size} bytes that were written; run again, it is made anew")
                 shards[name].append([size, digest])
-        self._group.attrs.update({**self._described, "shards": shards})
+        vectors = [IMAGE_ID, *(f"{layer.name}_scale" for layer in self._layers if f"{layer.name}_scale" in self._group)]
+        small = {name: sha256_file(self.path / name) for name in small_files((layer.name for layer in self._layers), vectors)}
+        self._group.attrs.update({**self._described, "shards": shards, "small": small})
         self._group.attrs["complete"] = True
         return {name: sum(size for size, _ in entries) for name, entries in shards.items()}

@@ -30,7 +30,7 @@ def test_stores_open_with_plain_zarr(finished: Project) -> None:
     group = zarr.open_group(finished.root / "data/features/val.zarr", mode="r")
     layer = group["layer_34"]
     assert isinstance(layer, zarr.Array)
-    assert layer.dtype == np.float16
+    assert layer.dtype == np.int8
     assert layer.shape[1:] == (64, 32, 40)
     assert np.isfinite(np.asarray(layer[0])).all()
     assert np.asarray(layer[0]).any()

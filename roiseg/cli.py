@@ -1,4 +1,4 @@
-"""The command line: `roiseg predict`, `roiseg preset`, `roiseg params`, `roiseg cache`."""
+"""The command line: `roiseg predict`, `roiseg preset`, `roiseg params`, `roiseg cache`, `roiseg doctor`."""
 
 import json
 import shlex
@@ -112,6 +112,19 @@ def params_check(file: Annotated[Path, typer.Argument(help="Params file.")] = PA
 
         check_params(read_yaml(file))
         CONSOLE.print(f"{file}: no fault", highlight=False)
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine has, what the params ask for, and whether the two fit; status 1 if they don't."""
+    with _speaking():
+        from roiseg.doctor import examine
+
+        findings = list(examine())
+        for finding in findings:
+            CONSOLE.print(f"{finding.state:5}{finding.what:10} {finding.text}", markup=False, highlight=False)
+        if any(finding.state == "bad" for finding in findings):
+            sys.exit(1)
 
 
 Split = Annotated[str, typer.Argument(help="train or val.")]

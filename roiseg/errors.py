@@ -11,6 +11,7 @@
     ├── StoreError(ValueError)             a feature store
     │   ├── StoreMismatchError             made with other settings than asked for
     │   └── StoreDamagedError              incomplete, truncated or changed bytes
+    ├── DiskSpaceError(OSError)            no room for a store
     ├── CheckpointError(ValueError)
     ├── TrainingError(RuntimeError)
     └── ParityError(RuntimeError)          an exported model that disagrees with its source
@@ -61,6 +62,10 @@ class StoreMismatchError(StoreError):
 
 class StoreDamagedError(StoreError):
     """Raised when a store is incomplete, or its bytes aren't the ones that were written."""
+
+
+class DiskSpaceError(RoisegError, OSError):
+    """Raised before a store is begun that won't fit, or when the disk fills up while one is written."""
 
 
 class CheckpointError(RoisegError, ValueError):

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = (
     "roiseg",
     "stages",
+    "bench",
     ".dvc/config",
     ".dvc/.gitignore",
     ".dvcignore",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from roiseg.cache.layout import IMAGE_ID, check_match, create_layer, create_vector, shard_images, shard_key, small_files
 from roiseg.cache.params import CacheParams
+from roiseg.cache.space import disk_full_is_said
 from roiseg.cache.version import CACHE_VERSION
 from roiseg.errors import StoreDamagedError
 from roiseg.files import sha256_file, write_json
@@ -108,9 +109,10 @@ class StoreWriter:
             if not isinstance(array, zarr.Array):
                 raise StoreDamagedError(f"{self.path}: {layer.name} is no array; delete {self.path.parent} and run again")
             # A store that is opened again forgets this; without it, a shard of zeros would be no file.
-            array.with_config({"write_empty_chunks": True})[rows.start : rows.stop] = features[layer.name]
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+            with disk_full_is_said(file):
+                array.with_config({"write_empty_chunks": True})[rows.start : rows.stop] = features[layer.name]
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
             record[layer.name] = [file.stat().st_size, sha256_file(file)]
         write_json(self._records / f"{shard}.json", record, indent=None)
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from roiseg.cache.params import CacheParams, ReaderParams, asked_fields
 from roiseg.cache.scales import load_scales
+from roiseg.cache.space import check_space, dvc_cache, estimate_bytes, links_into
 from roiseg.cache.writer import StoreWriter
 from roiseg.extractor.inputs import hash_images, image_files
 from roiseg.extractor.params import ExtractorParams
@@ -55,6 +56,7 @@ def extract(
 
     Raises:
         GraphError: the batch size isn't one that the ONNX takes.
+        DiskSpaceError: the disk is too small, or ran full.
         ImageReadError, MissingImageError, ProviderError, StoreError: see the modules below.
     """
     images = pd.read_parquet(paths.index)
@@ -75,6 +77,9 @@ def extract(
     found = asdict(backbone.runtime)
     folder = work_folder(stage, {"asked": asked, "found": found})
     writer = StoreWriter(folder, backbone.info.layers, image_ids, cache, scales, asked, found)
+    left = sum(len(writer.rows(shard)) for shard in writer.missing())
+    copies = 1 if links_into(dvc_cache(), folder) else 2
+    check_space(folder, estimate_bytes(backbone.info.layers, left, cache), copies)
     extraction = Extraction(backbone, writer, extractor, folder)
     extraction.run(files, reader.decode_threads)
     stored = sum(writer.finish().values())

@@ -21,6 +21,7 @@ LAYERS = [
     {"train", "evaluate", "trained"},
     {"export"},
     {"predict", "schema", "console"},
+    {"doctor"},
     {"cli"},
 ]
 """Rooms from the ground up: a room imports its own and those below."""

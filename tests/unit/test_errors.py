@@ -19,6 +19,7 @@ BUILTIN = {
     "StoreError": ValueError,
     "StoreMismatchError": ValueError,
     "StoreDamagedError": ValueError,
+    "DiskSpaceError": OSError,
     "CheckpointError": ValueError,
     "TrainingError": RuntimeError,
     "ParityError": RuntimeError,

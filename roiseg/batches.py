@@ -134,6 +134,9 @@ def _batches(dataset: RoiDataset, loading: Loading, rows: Sequence[int], draw: C
 
     for batch, buffers in _prefetch(load, parts, loading.threads, loading.ahead):
         yield batch
+        if loading.pinned:
+            # A copy to the GPU may still be reading them.
+            torch.cuda.current_stream().synchronize()
         free.put(buffers)
 
 
@@ -163,6 +166,7 @@ def dequantise(features: Mapping[str, Tensor], scales: Mapping[str, Tensor], dev
         device: where to; only stored bytes cross the bus.
     """
     moved = {name: values.to(device, non_blocking=True).float() for name, values in features.items()}
-    return {
-        name: values * scales[name].to(device).view(1, -1, 1, 1) if name in scales else values for name, values in moved.items()
-    }
+    for name, values in moved.items():
+        if name in scales:
+            values.mul_(scales[name].to(device).view(1, -1, 1, 1))
+    return moved

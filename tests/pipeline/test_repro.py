@@ -47,6 +47,14 @@ def test_a_second_run_runs_nothing(finished: Project) -> None:
     assert finished.stages_run(finished.dvc("repro")) == []
 
 
+def test_features_are_links_into_the_cache(finished: Project) -> None:
+    """DVC took the stores over without a copy, shard by shard: flat keys let it hash them side by side."""
+    cached = {path.stat().st_ino for path in (finished.root / ".dvc/cache").rglob("*") if path.is_file()}
+    shards = list((finished.root / "data/features").glob("*.zarr/layer_*/c.*"))
+    assert len(shards) >= 6
+    assert all(shard.stat().st_ino in cached for shard in shards)
+
+
 def test_plots_render(finished: Project, tmp_path: Path) -> None:
     finished.dvc("plots", "show", "--out", str(tmp_path / "plots"))
     page = (tmp_path / "plots" / "index.html").read_text()

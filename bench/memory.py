@@ -1,0 +1,117 @@
+"""Peak memory of extraction and training, for few and for many images: it must not grow with them.
+
+    python -m bench.memory [--images 100 1000]
+
+Repeats the rows of the validation index, extracts them into a temporary folder and trains one epoch on the result, each in a
+process of its own, and prints the peak of RssAnon + RssShmem of each (mapped shards are page cache and don't count). Needs the outs
+of `dvc repro`.
+"""
+
+import argparse
+import multiprocessing
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from roiseg.cache.params import CacheParams, ReaderParams
+from roiseg.extractor.extract import ExtractPaths, extract
+from roiseg.extractor.params import ExtractorParams
+from roiseg.files import write_parquet
+from roiseg.losses import LossParams
+from roiseg.params import load_params, load_section
+from roiseg.train.params import TrainParams
+from roiseg.train.train import TrainSections, train_head
+from roiseg.trained import HeadSections
+
+SOURCE = Path("data/index/val")
+
+
+def repeat_index(out: Path, count: int) -> None:
+    """The validation index, again and again until it has `count` images."""
+    images, people = (pd.read_parquet(SOURCE / f"{name}.parquet") for name in ("images", "people"))
+    copies = -(-count // len(images))
+    many = pd.concat([images] * copies, ignore_index=True).iloc[:count]
+    many["row"] = range(count)
+    many["image_id"] = range(count)
+    parts = [people.assign(row=people["row"] + copy * len(images)) for copy in range(copies)]
+    crowd = pd.concat(parts, ignore_index=True)
+    crowd = crowd[crowd["row"] < count]
+    for split in ("train", "val"):
+        write_parquet(out / split / "images.parquet", many)
+        write_parquet(out / split / "people.parquet", crowd)
+
+
+def run_extraction(root: Path) -> None:
+    """`root/index` to `root/features`, by this project's params."""
+    values = load_params()
+    paths = ExtractPaths(
+        Path(values["data"]["val"]["images"]),
+        root / "index/train/images.parquet",
+        Path("data/backbone.onnx"),
+        Path("data/scales.npz"),
+        root / "features/train.zarr",
+        root / "detections.parquet",
+    )
+    extract(
+        f"bench@{root.name}",
+        paths,
+        load_section(ExtractorParams, "extractor", values),
+        load_section(CacheParams, "cache", values),
+        load_section(ReaderParams, "reader", values),
+    )
+
+
+def run_training(root: Path) -> None:
+    """One epoch on `root/features`, validated on the same."""
+    values = load_params()
+    values["train"] |= {"epochs": 1}
+    sections = TrainSections(
+        HeadSections.load(values), load_section(LossParams, "loss", values), load_section(TrainParams, "train", values)
+    )
+    statistics, index, features = Path("metrics/data_analyze.json"), root / "index", root / "features"
+    train_head(f"bench@{root.name}-train", sections, statistics, index, features, root / "head", root / "live")
+
+
+def peak_mb(work: Callable[[Path], None], root: Path) -> float:
+    """Largest RssAnon + RssShmem of a process that does `work`, in MB, looked at twenty times a second."""
+    process = multiprocessing.get_context("spawn").Process(target=work, args=(root,))
+    process.start()
+    peak = 0
+    status = Path(f"/proc/{process.pid}/status")
+    while process.is_alive():
+        try:
+            lines = status.read_text().splitlines()
+        except OSError:
+            break
+        peak = max(peak, sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem"))))
+        time.sleep(0.05)
+    process.join()
+    if process.exitcode:
+        sys.exit(f"{work.__name__} ended with {process.exitcode}")
+    return peak / 1024
+
+
+def main() -> None:
+    """Both peaks for each number of images."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--images", type=int, nargs="+", default=[100, 1000])
+    for count in parser.parse_args().images:
+        Path(".work").mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=".work") as temporary:
+            root = Path(temporary)
+            repeat_index(root / "index", count)
+            extraction = peak_mb(run_extraction, root)
+            shutil.copytree(root / "features/train.zarr", root / "features/val.zarr")
+            training = peak_mb(run_training, root)
+            print(f"{count} images: extraction {extraction:.0f} MB, training {training:.0f} MB")
+        for left in Path(".work").glob(f"bench-{root.name}*"):
+            shutil.rmtree(left)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,6 @@
 """The one writer of a store: whole shards, each written aside and renamed, resumable between any two of them."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from roiseg.cache.layout import IMAGE_ID, check_match, create_layer, create_vector, shard_images, shard_key, small_files
 from roiseg.cache.params import CacheParams
+from roiseg.cache.shard import write_shard
 from roiseg.cache.space import disk_full_is_said
 from roiseg.cache.version import CACHE_VERSION
 from roiseg.errors import StoreDamagedError
@@ -54,7 +54,7 @@ class StoreWriter:
         """
         self._records = folder / "shards"
         self.path = folder / "store.zarr"
-        self._layers, self._images = layers, len(image_ids)
+        self._layers, self._images, self._params = layers, len(image_ids), params
         self.per_shard = shard_images(layers, params.dtype, params.shard_mib, self._images)
         self.count = -(-self._images // self.per_shard)
         made = folder / "made.json"
@@ -99,21 +99,11 @@ class StoreWriter:
             shard: its number.
             features: layer -> (rows of the shard, C, H, W) of the stored type.
         """
-        rows = self.rows(shard)
         record = {}
         for layer in self._layers:
             file = self.path / layer.name / shard_key(shard)
-            # zarr would read and merge a shard that is already there, and fail on a torn one.
-            file.unlink(missing_ok=True)
-            array = self._group[layer.name]
-            if not isinstance(array, zarr.Array):
-                raise StoreDamagedError(f"{self.path}: {layer.name} is no array; delete {self.path.parent} and run again")
-            # A store that is opened again forgets this; without it, a shard of zeros would be no file.
             with disk_full_is_said(file):
-                array.with_config({"write_empty_chunks": True})[rows.start : rows.stop] = features[layer.name]
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-            record[layer.name] = [file.stat().st_size, sha256_file(file)]
+                record[layer.name] = list(write_shard(file, features[layer.name], self.per_shard, self._params))
         write_json(self._records / f"{shard}.json", record, indent=None)
 
     def finish(self) -> dict[str, int]:

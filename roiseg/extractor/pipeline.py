@@ -131,7 +131,7 @@ class Extraction:
     def _check_values(self, name: str, values: NDArray[Any], rows: range) -> int:
         """Number of saturated int8 values; float16 must be finite."""
         if self._int8:
-            return int(np.count_nonzero(np.abs(values) == 127))
+            return int(np.count_nonzero(values == 127) + np.count_nonzero(values == -127))
         bad = (values.view(np.uint16) & 0x7C00) == 0x7C00
         if bad.any():
             row = rows.start + int(np.flatnonzero(bad.reshape(len(values), -1).any(axis=1))[0])

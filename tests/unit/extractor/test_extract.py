@@ -162,7 +162,7 @@ def test_the_store_describes_itself(place: Path) -> None:
     group = zarr.open_group(PATHS.store, mode="r")
     index = pd.read_parquet(PATHS.index)
     attrs: dict[str, Any] = dict(group.attrs)
-    assert list(attrs) == ["asked", "found", "version", "shards", "complete"]
+    assert list(attrs) == ["asked", "found", "version", "shards", "small", "complete"]
     assert attrs["complete"] is True
     assert attrs["version"] == CACHE_VERSION
     assert attrs["asked"] == {

@@ -93,6 +93,11 @@ def write_coco(path: Path, data: object) -> Path:
     return path
 
 
+def write_people(folder: Path, *annotations: Json, images: Sequence[Json] | None = None) -> Path:
+    """Write `a.json` of these annotations, in image 5 unless `images` are given."""
+    return write_coco(folder / "a.json", coco(images or [image_record(5)], annotations))
+
+
 def make_coco(
     folder: Path,
     images: int = 6,

@@ -20,6 +20,7 @@ from data_factory import (
     polygon_mask,
     uncompressed,
     write_coco,
+    write_people,
 )
 from pycocotools.coco import COCO
 
@@ -40,10 +41,6 @@ from roiseg.errors import AnnotationError, ParamsError
 IMAGE_HW = (48, 64)
 MASK = polygon_mask(ellipse((30, 24), (10, 16)), IMAGE_HW)
 GOOD = person_record(1, 5)
-
-
-def write(tmp_path: Path, *annotations: Json, images: tuple[Json, ...] = (image_record(5),)) -> Path:
-    return write_coco(tmp_path / "a.json", coco(images, annotations))
 
 
 # --- reading ---
@@ -158,7 +155,7 @@ def test_load_people_counts_what_it_drops(tmp_path: Path) -> None:
         person_record(1, 51),
         crowd(50, 51, DOG_ID),
     )
-    people = load_people(write(tmp_path, *annotations, images=images), "person", "drop")
+    people = load_people(write_people(tmp_path, *annotations, images=images), "person", "drop")
     assert [item["id"] for item in people.images] == [9, 51]
     assert [item["id"] for item in people.annotations] == [8, 40, 1]
     assert people.category == {"id": PERSON_ID, "name": "person"}
@@ -181,7 +178,7 @@ def test_load_people_counts_what_it_drops(tmp_path: Path) -> None:
 def test_fault_in_a_crowd_image_is_no_fault(tmp_path: Path) -> None:
     images = (image_record(5), image_record(6))
     bad = person_record(2, 6, bbox=None)
-    people = load_people(write(tmp_path, GOOD, bad, crowd(3, 6), images=images), "person", "error")
+    people = load_people(write_people(tmp_path, GOOD, bad, crowd(3, 6), images=images), "person", "error")
     assert people.counts["people_in_crowd_images"] == 2
     assert people.counts["people_no_box"] == 0
 
@@ -202,7 +199,7 @@ def test_fault_in_a_crowd_image_is_no_fault(tmp_path: Path) -> None:
 )
 def test_nobody_left_is_refused(tmp_path: Path, annotations: tuple[Json, ...], message: str) -> None:
     with pytest.raises(AnnotationError, match=message):
-        load_people(write(tmp_path, *annotations), "person", "drop")
+        load_people(write_people(tmp_path, *annotations), "person", "drop")
 
 
 def test_counts_of_a_drawn_data_set_add_up(tmp_path: Path) -> None:

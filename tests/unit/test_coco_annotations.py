@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 from data_factory import (
     Json,
-    coco,
     compressed,
     ellipse,
-    image_record,
     person_record,
     polygon_mask,
     rectangle,
     uncompressed,
-    write_coco,
+    write_people,
 )
 
 from roiseg.coco import (
@@ -29,10 +27,6 @@ from roiseg.errors import AnnotationError
 IMAGE_HW = (48, 64)
 MASK = polygon_mask(ellipse((30, 24), (10, 16)), IMAGE_HW)
 GOOD = person_record(1, 5)
-
-
-def write(tmp_path: Path, *annotations: Json, images: tuple[Json, ...] = (image_record(5),)) -> Path:
-    return write_coco(tmp_path / "a.json", coco(images, annotations))
 
 
 LINE = [1.0, 1.0, 9.0, 9.0]
@@ -114,7 +108,7 @@ ANNOTATION_FAULTS = {
 @pytest.mark.parametrize(("changes", "reason", "message"), ANNOTATION_FAULTS.values(), ids=ANNOTATION_FAULTS)
 def test_annotation_fault_is_named_or_counted(tmp_path: Path, changes: Json, reason: str, message: str) -> None:
     bad = person_record(2, 5, **changes)
-    path = write(tmp_path, GOOD, bad)
+    path = write_people(tmp_path, GOOD, bad)
     header = r"a\.json: 1 person annotations can't be used:\n  annotation 2 of image 5: "
     expected = rf"(?s){header}.*{message}.*bad_annotations: drop"
     with pytest.raises(AnnotationError, match=expected):
@@ -148,5 +142,5 @@ def test_box_may_leave_the_image_by_a_pixel(box: list[float]) -> None:
 def test_many_faults_are_all_counted_and_some_are_shown(tmp_path: Path) -> None:
     bad = [person_record(number, 5, bbox=[1, 1, 0, number]) for number in range(2, 14)]
     with pytest.raises(AnnotationError, match=r"12 person annotations can't be used") as caught:
-        load_people(write(tmp_path, GOOD, *bad), "person", "error")
+        load_people(write_people(tmp_path, GOOD, *bad), "person", "error")
     assert str(caught.value).count("has no area") == MAX_SHOWN

@@ -10,7 +10,6 @@ again: memory bandwidth. zarrs and tensorstore take part where they are installe
 
 import argparse
 import importlib.util
-import os
 import statistics
 import tempfile
 import time
@@ -137,7 +136,7 @@ def main() -> None:
     values = load(options.split, options.layer, options.images)
     rows = np.random.default_rng(0).permutation(len(values)).astype(np.int64)
     results: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as temporary:
+    with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         values.tofile(folder / "raw")
         raw = np.memmap(folder / "raw", np.float16, "r", shape=values.shape)

@@ -134,7 +134,7 @@ Split = Annotated[str, typer.Argument(help="train or val.")]
 def cache_info(split: Split = "train") -> None:
     """What a store holds, and what made it."""
     with _speaking():
-        from roiseg.cache.inspect import describe
+        from roiseg.verify import describe
 
         for line in describe(split):
             CONSOLE.print(line, markup=False, highlight=False)
@@ -148,7 +148,7 @@ def cache_verify(
 ) -> None:
     """Compare every byte with its sum, and some images with features computed now."""
     with _speaking():
-        from roiseg.cache.inspect import verify
+        from roiseg.verify import verify
 
         for line in verify(split, images, seed):
             CONSOLE.print(line, markup=False, highlight=False)

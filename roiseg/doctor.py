@@ -21,6 +21,7 @@ from roiseg.extractor.params import ExtractorParams
 from roiseg.extractor.session import PROVIDERS, make_session
 from roiseg.params import PARAMS_FILE, load_section, read_yaml
 from roiseg.schema import check_params
+from roiseg.trained import FEATURES, INDEX
 
 State = Literal["good", "note", "bad"]
 
@@ -136,7 +137,7 @@ def _space() -> Iterator[Finding]:
     copies = 1 if links_into(dvc_cache(), Path()) else 2
     sizes: dict[str, Any] = {}
     for split in ("train", "val"):
-        table, store = Path("data/index") / split / "images.parquet", Path("data/features") / f"{split}.zarr"
+        table, store = INDEX / split / "images.parquet", FEATURES / f"{split}.zarr"
         if table.is_file() and not store.is_dir():
             sizes[split] = estimate_bytes(layers, len(pd.read_parquet(table, columns=["row"])), cache)
     if not sizes:

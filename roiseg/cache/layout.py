@@ -50,7 +50,6 @@ def create_layer(group: zarr.Group, layer: CutLayer, images: int, per_shard: int
         chunk_key_encoding={"name": "default", "separator": "."},
         dimension_names=("image", "channel", "y", "x"),
         attributes={"tensor": layer.tensor},
-        config={"write_empty_chunks": True},
     )
 
 

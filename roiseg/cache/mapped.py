@@ -16,18 +16,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
-import google_crc32c
 import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
 from roiseg.cache.layout import shard_key
+from roiseg.cache.shard import CRC_BYTES, crc32c
 from roiseg.errors import StoreDamagedError
 
 # Readers bring their own threads; Blosc's pool is one for the process, guarded by one lock, and doesn't survive a fork.
 blosc.use_threads = False
 
-CRC_BYTES = 4
 ENTRY_BYTES = 16
 BLOSC_HEADER = 16
 MAX_MAPS = 256
@@ -58,7 +57,7 @@ class Shard:
         if len(self._map) != size or size < length + CRC_BYTES:
             raise self._damaged(f"has {len(self._map)} bytes, expected {size}")
         index = self._map[size - length - CRC_BYTES : size - CRC_BYTES]
-        if struct.pack("<I", google_crc32c.value(index)) != self._map[size - CRC_BYTES :]:
+        if crc32c(index) != self._map[size - CRC_BYTES :]:
             raise self._damaged("its index fails its checksum")
         self._entries = np.frombuffer(index, dtype="<u8").reshape(chunks, 2)
         self._end = size - length - CRC_BYTES
@@ -82,7 +81,7 @@ class Shard:
         if not offset <= stop <= offset + length <= self._end:
             raise self._damaged(f"chunk {number} lies at {offset} to {offset + length}, outside the file")
         view = memoryview(self._map)[offset:stop]
-        if has_crc and check and struct.pack("<I", google_crc32c.value(bytes(view))) != self._map[stop : stop + CRC_BYTES]:
+        if has_crc and check and crc32c(bytes(view)) != self._map[stop : stop + CRC_BYTES]:
             raise self._damaged(f"chunk {number} fails its checksum")
         return view
 

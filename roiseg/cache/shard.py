@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from roiseg.cache.params import CacheParams
 
+CRC_BYTES: Final = 4
 NOTHING: Final = 2**64 - 1
 """Offset and length of a chunk that isn't there: the last shard has fewer images than places."""
 SHUFFLES: Final = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}
@@ -23,7 +24,7 @@ SHUFFLES: Final = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bits
 
 def crc32c(data: bytes) -> bytes:
     """CRC-32C of some bytes, little endian."""
-    return int(google_crc32c.value(data)).to_bytes(4, "little")
+    return int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
 
 
 def write_shard(file: Path, values: NDArray[Any], per_shard: int, params: CacheParams) -> tuple[int, str]:
@@ -48,7 +49,7 @@ def write_shard(file: Path, values: NDArray[Any], per_shard: int, params: CacheP
         with aside.open("wb") as out:
             for place, item in enumerate(values):
                 encoded: bytes = item.tobytes() if codec is None else codec.encode(np.ascontiguousarray(item))
-                index[place] = size, len(encoded) + 4
+                index[place] = size, len(encoded) + CRC_BYTES
                 for part in (encoded, crc32c(encoded)):
                     out.write(part)
                     digest.update(part)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from roiseg.cache.layout import shard_key
+from roiseg.cache.params import ReaderParams
 from roiseg.cache.reader import FeatureStore
 from roiseg.cache.scales import load_scales
 from roiseg.coco import DataParams
@@ -18,9 +19,7 @@ from roiseg.files import sha256_file
 from roiseg.index import Index
 from roiseg.params import load_section
 from roiseg.progress import progress
-
-FEATURES, INDEX = Path("data/features"), Path("data/index")
-THREADS = 2
+from roiseg.trained import FEATURES, INDEX
 
 
 def describe(split: str) -> Iterator[str]:
@@ -87,8 +86,9 @@ def verify(split: str, images: int, seed: int) -> Iterator[str]:
     files = image_files(index.images.iloc[rows], Path(data.split(split).images))
     scales = load_scales(Path("data/scales.npz"))
     backbone = Backbone(Path("data/backbone.onnx"), extractor.provider, extractor.precision, scales)
+    threads = load_section(ReaderParams, "reader").decode_threads
     unlike = []
-    for name, found in recompute(store, backbone, files, rows.tolist(), extractor, THREADS).items():
+    for name, found in recompute(store, backbone, files, rows.tolist(), extractor, threads).items():
         steps = store.dtype == np.int8
         limit = f"at most {INT8_STEPS:g} step" if steps else f"RMS at most {FLOAT16_RMS:g}"
         unit = "steps" if steps else "of the values' RMS"

@@ -46,8 +46,8 @@ Loaded = tuple[Batch, Features]
 
 def feature_buffers(store: FeatureStore, layers: Sequence[str], images: int, *, pinned: bool) -> Features:
     """Layer -> (images, C, H, W) of the stored type, not filled; page-locked where `pinned`, for copies to a GPU."""
-    types = {np.dtype(np.float16): torch.float16, np.dtype(np.int8): torch.int8}
-    return {name: torch.empty((images, *store.shapes[name]), dtype=types[store.dtype], pin_memory=pinned) for name in layers}
+    types = {np.dtype(np.float16): torch.float16, np.dtype(np.int8): torch.int8, np.dtype(np.uint8): torch.uint8}
+    return {name: torch.empty((images, *store.shapes[name]), dtype=types[store.dtypes[name]], pin_memory=pinned) for name in layers}
 
 
 def collate(samples: Sequence[ImageSample], features: Mapping[str, Tensor]) -> Batch:
@@ -80,7 +80,7 @@ def _fill(dataset: RoiDataset, samples: Sequence[ImageSample], buffers: Features
     features = {name: buffer[: len(samples)] for name, buffer in buffers.items()}
     for name, values in features.items():
         for place, sample in enumerate(samples):
-            dataset.store.read_into(sample.row, name, values[place].numpy())
+            dataset.store.read_into(sample.row, name, values[place].numpy(), sample.view)
     return collate(samples, features)
 
 
@@ -161,8 +161,8 @@ def dequantise(features: Mapping[str, Tensor], scales: Mapping[str, Tensor], dev
     """Stored features on a device as float32.
 
     Args:
-        features: layer -> (B, C, H, W) float16 or int8.
-        scales: layer -> (C,) float32 for int8 layers, value = q * scale.
+        features: layer -> (B, C, H, W) float16, int8 or uint8.
+        scales: layer -> (C,) float32 for those stored as integers, value = q * scale.
         device: where to; only stored bytes cross the bus.
     """
     moved = {name: values.to(device, non_blocking=True).float() for name, values in features.items()}

@@ -1,6 +1,5 @@
 """Per-channel int8 scales from a seeded sample of training images."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from roiseg.errors import GraphError
-from roiseg.extractor.graph import INT8_MAX, load_graph, read_metadata, uncast
+from roiseg.extractor.graph import load_graph, read_metadata, uncast
+from roiseg.extractor.images import as_input
 from roiseg.extractor.inputs import batches, image_files
 from roiseg.extractor.params import ExtractorParams
 from roiseg.extractor.session import make_session
 from roiseg.params import Section
 from roiseg.progress import progress
+from roiseg.types import INT8_MAX
 
 
 class CalibrateParams(Section):
@@ -66,8 +67,8 @@ def calibrate(
     tensors = [layer.tensor for layer in info.layers]
     peaks = {layer.name: np.zeros(layer.channels, dtype=np.float32) for layer in info.layers}
     with progress("calibrate", count) as tick:
-        for part, inputs in batches(files, extractor, threads, Counter()):
-            values: list[NDArray[Any]] = session.run(tensors, {info.input_name: inputs})
+        for part, images_part in batches(files, extractor, threads):
+            values: list[NDArray[Any]] = session.run(tensors, {info.input_name: as_input(images_part, extractor)})
             for layer, value in zip(info.layers, values, strict=True):
                 top = np.abs(value).max(axis=(0, 2, 3))
                 if not np.isfinite(top).all():

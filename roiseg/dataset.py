@@ -5,7 +5,7 @@ Symbols: R ROIs, r of one image, (h, w) cells of the mask.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from roiseg.geometry import Floats, jitter_boxes, roi_boxes
 from roiseg.index import ImagePeople, Index
 from roiseg.masks import label_distances, roi_labels
 from roiseg.params import Section
-from roiseg.types import HW
+from roiseg.types import HW, MIRRORED, PLAIN, View
 
 
 class DatasetParams(Section):
@@ -28,6 +28,7 @@ class DatasetParams(Section):
     max_rois_per_image: int = Field(ge=1)
     jitter_centre: float = Field(ge=0, le=1)
     jitter_scale: float = Field(ge=0, lt=1)
+    views: Annotated[tuple[View, ...], Field(min_length=1)] | None
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class ImageSample:
         boxes: (r, 4) xyxy, unit frame: the ROIs.
         labels: (r, h, w) uint8.
         distances: (3, r, h, w) float32: boundary, target, non-target.
+        view: which way round the image is seen; boxes, labels and distances are those of that view.
     """
 
     row: int
@@ -69,6 +71,12 @@ class ImageSample:
     boxes: Floats
     labels: NDArray[np.uint8]
     distances: NDArray[np.float32]
+    view: View = PLAIN
+
+    def mirrored(self) -> "ImageSample":
+        """The same ROIs in the mirrored image."""
+        boxes = np.stack([1 - self.boxes[:, 2], self.boxes[:, 1], 1 - self.boxes[:, 0], self.boxes[:, 3]], axis=1)
+        return ImageSample(self.row, self.numbers, boxes, self.labels[..., ::-1], self.distances[..., ::-1], MIRRORED)
 
 
 class RoiDataset:
@@ -85,22 +93,27 @@ class RoiDataset:
             mask_hw: (h, w).
 
         Raises:
-            StoreMismatchError: the store lacks a layer, or holds other images.
+            StoreMismatchError: the store lacks a layer or a view, or holds other images.
         """
         store.check_rows(index.image_ids, "the index")
         store.check_layers(layers)
+        self.views = store.views if params.views is None else tuple(dict.fromkeys(params.views))
+        store.check_views(self.views)
         self.index, self.store, self.params = index, store, params
         self.layers, self.mask_hw = tuple(layers), mask_hw
         self.rows = np.flatnonzero(index.rois_per_image > 0).astype(np.int64)
 
     def training_sample(self, row: int, rng: np.random.Generator) -> ImageSample:
-        """At most `max_rois_per_image` ROIs of an image, drawn and jittered by `rng`."""
+        """At most `max_rois_per_image` ROIs of an image in one of the views, drawn and jittered by `rng`."""
         people = self.index.people(row)
         numbers = people.roi_numbers
         if len(numbers) > self.params.max_rois_per_image:
             numbers = np.sort(rng.permutation(numbers)[: self.params.max_rois_per_image])
         boxes = jitter_boxes(people.boxes[numbers], self.params.jitter_centre, self.params.jitter_scale, rng)
-        return self._sample(people, numbers, boxes)
+        sample = self._sample(people, numbers, boxes)
+        # A store of one view takes no draw, so that a run on it is the same as ever.
+        view = self.views[int(rng.integers(len(self.views)))] if len(self.views) > 1 else self.views[0]
+        return sample if view == PLAIN else sample.mirrored()
 
     def whole_sample(self, row: int) -> ImageSample:
         """All ROIs of an image as they are annotated."""

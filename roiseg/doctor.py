@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from onnx import TensorProto, helper
 
+from roiseg.cache.layout import stored_arrays
 from roiseg.cache.params import CacheParams
 from roiseg.cache.space import check_space, dvc_cache, estimate_bytes, links_into
 from roiseg.coco import DataParams
@@ -133,13 +134,14 @@ def _space() -> Iterator[Finding]:
             "note", "space", f"{backbone} isn't there yet, so the size of the stores isn't known; run `dvc repro backbone`"
         )
         return
-    layers = read_metadata(load_graph(backbone), backbone).layers
+    info = read_metadata(load_graph(backbone), backbone)
+    arrays = stored_arrays(info.layers, info.input_hw, cache)
     copies = 1 if links_into(dvc_cache(), Path()) else 2
     sizes: dict[str, Any] = {}
     for split in ("train", "val"):
         table, store = INDEX / split / "images.parquet", FEATURES / f"{split}.zarr"
         if table.is_file() and not store.is_dir():
-            sizes[split] = estimate_bytes(layers, len(pd.read_parquet(table, columns=["row"])), cache)
+            sizes[split] = estimate_bytes(arrays, len(pd.read_parquet(table, columns=["row"])), cache)
     if not sizes:
         yield Finding("good", "space", "no store is left to be written")
         return

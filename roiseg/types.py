@@ -1,7 +1,8 @@
 """Value types that several rooms share."""
 
-from dataclasses import dataclass
-from typing import Literal, NewType
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, NewType
 
 ImageId = NewType("ImageId", int)
 """COCO `images[].id`."""
@@ -35,6 +36,9 @@ class FeatureSpec:
 StoredType = Literal["float16", "int8"]
 """Types that features are stored in."""
 
+INT8_MAX = 127
+"""Largest magnitude of a stored int8 value; -128 isn't used."""
+
 
 @dataclass(frozen=True)
 class CutLayer:
@@ -51,3 +55,52 @@ class CutLayer:
     tensor: str
     channels: int
     hw: HW
+
+
+View = Literal["plain", "mirrored"]
+"""Which way round the detector saw an image: as it is, or flipped left to right."""
+
+PLAIN: View = "plain"
+MIRRORED: View = "mirrored"
+IMAGE = "image"
+"""Name of the network-input image among the arrays of a store; heads may read it like a layer, with stride 1."""
+
+
+class Window(NamedTuple):
+    """A part of a map in cells: rows top to bottom - 1, columns left to right - 1."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """One array of a store: a value of this shape for every image.
+
+    Attributes:
+        name: path in the store, such as `layer_34`, `mirrored/layer_34` or `image`.
+        channels: C.
+        hw: (H, W) in cells.
+        dtype: `float16`, `int8` or `uint8`.
+        origin: digest of all that decides its values, or empty where nobody asks.
+        attributes: kept with the array.
+    """
+
+    name: str
+    channels: int
+    hw: HW
+    dtype: str
+    origin: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return (self.channels, *self.hw)
+
+
+def array_name(layer: str, view: View) -> str:
+    """Path of a layer in a store; the image of the mirrored view is the image, flipped, and not stored again."""
+    return layer if view == PLAIN or layer == IMAGE else f"{view}/{layer}"

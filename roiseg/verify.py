@@ -30,12 +30,15 @@ def describe(split: str) -> Iterator[str]:
     """
     store = FeatureStore(FEATURES / f"{split}.zarr")
     stored = sum(size for shards in store.shards.values() for size, _ in shards)
-    raw = len(store) * sum(int(np.prod(shape)) for shape in store.shapes.values()) * 2
+    raw = len(store) * sum(int(np.prod(store.shapes[name.rpartition("/")[2]])) for name in store.shards) * 2
     yield f"{store.path}: {len(store)} images, {stored / 1e6:,.1f} MB, {stored / raw:.3f} of raw float16"
-    for name, shape in store.shapes.items():
-        spec = store.specs[name]
-        size = " x ".join(map(str, shape))
-        yield f"  {name}: {size} {store.dtype}, stride {spec.stride_hw[0]:g}, {len(store.shards[name])} shards"
+    for name, shards in store.shards.items():
+        layer = name.rpartition("/")[2]
+        size = " x ".join(map(str, store.shapes[layer]))
+        values = len(store) * int(np.prod(store.shapes[layer]))
+        ends = f", {store.saturated[name] / values:.2e} saturated" if store.dtypes[layer] == np.int8 else ""
+        stride = store.specs[layer].stride_hw[0]
+        yield f"  {name}: {size} {store.dtypes[layer]}, stride {stride:g}, {len(shards)} shards{ends}"
     for title, fields in (("asked", store.asked), ("found", store.found)):
         for key, value in fields.items():
             yield f"  {title} {key}: {value}"

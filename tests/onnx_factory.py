@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from roiseg.cache.layout import stored_arrays
 from roiseg.cache.params import CacheParams, ReaderParams, asked_fields
 from roiseg.cache.writer import StoreWriter
 from roiseg.extractor.params import ExtractorParams
@@ -163,10 +164,11 @@ def extractor_params(**changes: object) -> ExtractorParams:
 def cache_params(**changes: object) -> CacheParams:
     """Section `cache`; `changes` replace its values."""
     values: dict[str, object] = {"dtype": "float16", "codec": "none", "level": 1, "shuffle": "bitshuffle", "shard_mib": 1}
+    values |= {"tile_hw": None, "views": ["plain"], "image": False}
     return CacheParams.parse(values | changes, "cache")
 
 
-READER = ReaderParams(decode_threads=2, load_threads=1, ahead=1, checksums=True)
+READER = ReaderParams(decode_threads=2, load_threads=1, ahead=1, concurrent_runs=2, checksums=True)
 
 
 STORE_LAYERS = (CutLayer("layer_34", "/34", 6, (4, 8)), CutLayer("layer_3", "/3", 4, (8, 16)))
@@ -187,7 +189,8 @@ class Recipe:
 
     def writer(self) -> StoreWriter:
         self.folder.mkdir(exist_ok=True)
-        return StoreWriter(self.folder, STORE_LAYERS, STORE_IDS, self.cache, self.scales, self.asked, STORE_FOUND)
+        arrays = stored_arrays(STORE_LAYERS, INPUT_HW, self.cache)
+        return StoreWriter(self.folder, arrays, STORE_IDS, self.cache, self.scales, self.asked, STORE_FOUND)
 
     def write(self, writer: StoreWriter, shard: int) -> None:
         rows = writer.rows(shard)
@@ -214,13 +217,6 @@ def make_recipe(folder: Path, codec: str, dtype: str) -> Recipe:
         if dtype == "int8":
             scales[layer.name] = rng.uniform(0.1, 1, layer.channels).astype(np.float32)
     extractor = extractor_params(layers={layer.name: layer.tensor for layer in STORE_LAYERS})
-    asked = asked_fields(extractor, cache) | {
-        "graph": "00ff",
-        "scales": "12" if scales else None,
-        "codec": cache.codec_rule(),
-        "shard_mib": cache.shard_mib,
-        "batch_size": 3,
-        "image_ids": "34",
-        "images": "56",
-    }
+    made_by = {"graph": "00ff", "scales": "12" if scales else None, "batch_size": 3, "image_ids": "34", "images": "56"}
+    asked = asked_fields(extractor, cache) | cache.form() | made_by
     return Recipe(folder, cache, features, scales, asked)

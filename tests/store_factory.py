@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from roiseg.cache.layout import stored_arrays
 from roiseg.cache.params import CacheParams, ReaderParams, asked_fields
 from roiseg.cache.reader import FeatureStore
 from roiseg.cache.writer import StoreWriter
@@ -74,7 +75,7 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
 
 MODEL = MODELS["roi_crop"]
 
-DATASET: Mapping[str, Any] = {"roi_padding": 0.0, "max_rois_per_image": 3, "jitter_centre": 0.1, "jitter_scale": 0.1}
+DATASET: Mapping[str, Any] = {"roi_padding": 0.0, "max_rois_per_image": 3, "jitter_centre": 0.1, "jitter_scale": 0.1, "views": None}
 
 STATISTICS: Mapping[str, Any] = {
     "recommended_class_weights": {"background": 0.5, "target": 1.0, "non_target": 1.5},
@@ -103,7 +104,8 @@ def extractor_params(**changes: object) -> ExtractorParams:
 
 def cache_params(dtype: StoredType = "float16") -> CacheParams:
     """Section `cache`."""
-    return CacheParams(dtype=dtype, codec="lz4", level=1, shuffle="bitshuffle", shard_mib=1)
+    values = {"dtype": dtype, "codec": "lz4", "level": 1, "shuffle": "bitshuffle", "shard_mib": 1}
+    return CacheParams.parse({**values, "tile_hw": None, "views": ["plain"], "image": False}, "cache")
 
 
 def detector() -> onnx.ModelProto:
@@ -148,7 +150,8 @@ def write_store(
         CutLayer(name, TENSORS[name], values.shape[1], (values.shape[2], values.shape[3])) for name, values in features.items()
     )
     ids = np.array(image_ids, dtype=np.int64)
-    writer = StoreWriter(folder, layers, ids, cache, scales or {}, asked, {"provider": "cpu"})
+    arrays = stored_arrays(layers, NETWORK_HW, cache)
+    writer = StoreWriter(folder, arrays, ids, cache, scales or {}, asked, {"provider": "cpu"})
     for shard in writer.missing():
         rows = writer.rows(shard)
         writer.write(shard, {name: values[rows.start : rows.stop] for name, values in features.items()})
@@ -211,7 +214,7 @@ class Project:
             cache_params(self.dtype),
             DatasetParams.parse({**DATASET, **dataset}, "dataset"),
             parse_model(model),
-            ReaderParams(decode_threads=1, load_threads=1, ahead=2, checksums=True),
+            ReaderParams(decode_threads=1, load_threads=1, ahead=2, concurrent_runs=1, checksums=True),
         )
 
     def open(self, split: str, model: Mapping[str, Any] = MODEL, **dataset: object) -> RoiDataset:
@@ -380,7 +383,7 @@ def hand_made(folder: Path, people: Sequence[dict[str, Any]], dataset: dict[str,
     features = {"layer_3": np.random.default_rng(0).normal(size=(1, 4, 8, 16)).astype(np.float16)}
     asked = {"input": {"hw": [32, 64]}, "dtype": "float16"}
     path = write_store(folder / "work", folder / "one.zarr", features, [7], asked=asked, cache=cache_params())
-    values = {"roi_padding": 0.0, "max_rois_per_image": 9, **STILL, **(dataset or {})}
+    values = {"roi_padding": 0.0, "max_rois_per_image": 9, "views": None, **STILL, **(dataset or {})}
     return RoiDataset(
         Index(folder, (32, 64), "stretch"), FeatureStore(path), DatasetParams.parse(values, "dataset"), ["layer_3"], (8, 16)
     )

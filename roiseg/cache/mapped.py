@@ -5,13 +5,16 @@ zarr-python reads a shard's index anew for each chunk, copies what it reads and 
 offset and length (uint64, little endian), and a CRC-32C of all of them (Zarr v3, codec `sharding_indexed`). A chunk is the raw
 values or a Blosc frame, perhaps followed by a CRC-32C of its own.
 
-Symbols: N images, (C, H, W) values of one of them, S images of a shard.
+An image is one chunk, or the tiles of a grid, row by row; a tile at the far border may reach beyond the map.
+
+Symbols: N images, (C, H, W) values of one of them, S images of a shard, (h, w) cells of a tile.
 """
 
 import json
 import mmap
 import struct
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +26,7 @@ from numpy.typing import NDArray
 from roiseg.cache.layout import shard_key
 from roiseg.cache.shard import CRC_BYTES, crc32c
 from roiseg.errors import StoreDamagedError
+from roiseg.types import HW, Window
 
 # Readers bring their own threads; Blosc's pool is one for the process, guarded by one lock, and doesn't survive a fork.
 blosc.use_threads = False
@@ -96,6 +100,7 @@ class MappedArray:
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         per_shard: int,
+        tile: HW,
         *,
         compressed: bool,
         has_crc: bool,
@@ -108,14 +113,19 @@ class MappedArray:
             shape: (N, C, H, W).
             dtype: of the values.
             per_shard: S.
+            tile: (h, w).
             compressed: whether chunks are Blosc frames.
             has_crc: whether a checksum follows each chunk.
         """
         self._folder, self._sizes = folder, sizes
         self._shape, self._dtype, self._per_shard = shape, dtype, per_shard
         self._compressed, self._has_crc = compressed, has_crc
-        self._bytes = int(np.prod(shape[1:])) * dtype.itemsize
+        self._tile = tile
+        self._grid = (-(-shape[2] // tile[0]), -(-shape[3] // tile[1]))
+        self._chunk_shape = (shape[1], *tile)
+        self._bytes = int(np.prod(self._chunk_shape)) * dtype.itemsize
         self._shard = lru_cache(MAX_MAPS)(self._open_shard)
+        self._local = threading.local()
 
     @classmethod
     def open(cls, folder: Path, sizes: Sequence[int]) -> Self | None:
@@ -132,8 +142,11 @@ class MappedArray:
         shape, per_shard = tuple(meta["shape"]), meta["chunk_grid"]["configuration"]["chunk_shape"][0]
         sharding = outer[0]["configuration"]
         inner = [codec["name"] for codec in sharding["codecs"]]
+        height, width = sharding["chunk_shape"][2:]
+        whole = [per_shard, shape[1], -(-shape[2] // height) * height, -(-shape[3] // width) * width]
         plain = (
-            list(sharding["chunk_shape"]) == [1, *shape[1:]]
+            list(sharding["chunk_shape"][:2]) == [1, shape[1]]
+            and list(meta["chunk_grid"]["configuration"]["chunk_shape"]) == whole
             and sharding.get("index_location", "end") == "end"
             and [codec["name"] for codec in sharding["index_codecs"]] == ["bytes", "crc32c"]
             and _little(sharding["codecs"][0])
@@ -142,10 +155,11 @@ class MappedArray:
         if not plain:
             return None
         dtype = np.dtype(meta["data_type"]).newbyteorder("<")
-        return cls(folder, sizes, shape, dtype, per_shard, compressed="blosc" in inner, has_crc="crc32c" in inner)
+        tile = (int(height), int(width))
+        return cls(folder, sizes, shape, dtype, per_shard, tile, compressed="blosc" in inner, has_crc="crc32c" in inner)
 
     def _open_shard(self, number: int) -> Shard:
-        return Shard(self._folder / shard_key(number), self._sizes[number], self._per_shard)
+        return Shard(self._folder / shard_key(number), self._sizes[number], self._per_shard * self._grid[0] * self._grid[1])
 
     def read_into(self, row: int, out: NDArray[Any], *, check: bool) -> None:
         """Decode the values of one image.
@@ -153,18 +167,73 @@ class MappedArray:
         Args:
             row: 0 <= row < N.
             out: (C, H, W) of the array's type, contiguous; filled.
-            check: whether to compare the chunk's checksum.
+            check: whether to compare the checksums of its chunks.
 
         Raises:
             StoreDamagedError: the shard is missing, cut short or changed, as far as that can be seen.
         """
-        number, place = divmod(row, self._per_shard)
-        view = self._shard(number).chunk(place, has_crc=self._has_crc, check=check)
+        if self._chunk_shape == self._shape[1:]:
+            view = self._chunk(row, 0, check=check)
+            if self._compressed:
+                self._decompress(row, view, out)
+            else:
+                np.copyto(out, self._raw(row, view))
+        else:
+            self.read_window_into(row, Window(0, self._shape[2], 0, self._shape[3]), out, check=check)
+
+    def read_window_into(self, row: int, window: Window, out: NDArray[Any], *, check: bool) -> None:
+        """Decode a part of one image; of tiles only those that it meets.
+
+        Args:
+            row: 0 <= row < N.
+            window: cells, inside the map and not empty.
+            out: (C, bottom - top, right - left) of the array's type; filled.
+            check: whether to compare the checksums of the chunks.
+
+        Raises:
+            StoreDamagedError: as `read_into`.
+        """
+        height, width = self._tile
+        for down in range(window.top // height, (window.bottom - 1) // height + 1):
+            for across in range(window.left // width, (window.right - 1) // width + 1):
+                values = self._values(row, down * self._grid[1] + across, check=check)
+                top, left = down * height, across * width
+                first, last = max(window.top, top), min(window.bottom, top + height)
+                start, stop = max(window.left, left), min(window.right, left + width)
+                part = values[:, first - top : last - top, start - left : stop - left]
+                np.copyto(out[:, first - window.top : last - window.top, start - window.left : stop - window.left], part)
+
+    def encoded(self, row: int) -> Iterator[memoryview]:
+        """Chunks of one image as they are stored, without their checksums, which are compared.
+
+        Raises:
+            StoreDamagedError: as `read_into`.
+        """
+        for number in range(self._grid[0] * self._grid[1]):
+            yield self._chunk(row, number, check=True)
+
+    def _chunk(self, row: int, number: int, *, check: bool) -> memoryview:
+        shard, place = divmod(row, self._per_shard)
+        chunk = place * self._grid[0] * self._grid[1] + number
+        return self._shard(shard).chunk(chunk, has_crc=self._has_crc, check=check)
+
+    def _values(self, row: int, number: int, *, check: bool) -> NDArray[Any]:
+        """A chunk (C, h, w): the mapped bytes themselves, or this thread's scratch, which the next call fills anew."""
+        view = self._chunk(row, number, check=check)
         if not self._compressed:
-            if len(view) != self._bytes:
-                raise self._odd(row, f"{len(view)} bytes, expected {self._bytes}")
-            np.copyto(out, np.frombuffer(view, dtype=self._dtype).reshape(self._shape[1:]))
-            return
+            return self._raw(row, view)
+        scratch: NDArray[Any] | None = getattr(self._local, "scratch", None)
+        if scratch is None:
+            scratch = self._local.scratch = np.empty(self._chunk_shape, dtype=self._dtype)
+        self._decompress(row, view, scratch)
+        return scratch
+
+    def _raw(self, row: int, view: memoryview) -> NDArray[Any]:
+        if len(view) != self._bytes:
+            raise self._odd(row, f"{len(view)} bytes, expected {self._bytes}")
+        return np.frombuffer(view, dtype=self._dtype).reshape(self._chunk_shape)
+
+    def _decompress(self, row: int, view: memoryview, out: NDArray[Any]) -> None:
         # A frame states its sizes; a wrong one would write past the end of `out`.
         sizes = struct.unpack_from("<III", view, 4) if len(view) >= BLOSC_HEADER else None
         if sizes is None or sizes[0] != self._bytes or sizes[2] != len(view):

@@ -1,12 +1,14 @@
 """Sections `cache` and `reader`, and the part of a store's fingerprint that params alone decide."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from roiseg.extractor.params import ExtractorParams
 from roiseg.params import Section
-from roiseg.types import StoredType
+from roiseg.types import MIRRORED, PLAIN, StoredType, View
+
+Cells = Annotated[int, Field(ge=1)]
 
 
 class CacheParams(Section):
@@ -17,12 +19,31 @@ class CacheParams(Section):
     level: int = Field(ge=1, le=9)
     shuffle: Literal["noshuffle", "shuffle", "bitshuffle"]
     shard_mib: int = Field(ge=1, le=4096)
+    tile_hw: tuple[Cells, Cells] | None
+    views: tuple[View, ...]
+    image: bool
+
+    @model_validator(mode="after")
+    def _plain_comes_first(self) -> "CacheParams":
+        if self.views not in ((PLAIN,), (PLAIN, MIRRORED)):
+            raise ValueError("views must be [plain] or [plain, mirrored]")
+        return self
 
     def codec_rule(self) -> dict[str, object]:
         """Compression as plain values for a fingerprint."""
         if self.codec == "none":
             return {"name": "none"}
         return {"name": self.codec, "level": self.level, "shuffle": self.shuffle}
+
+    def form(self) -> dict[str, Any]:
+        """All of the section as plain values for a store's fingerprint, but for the type of the layers."""
+        return {
+            "codec": self.codec_rule(),
+            "shard_mib": self.shard_mib,
+            "tile_hw": None if self.tile_hw is None else list(self.tile_hw),
+            "views": list(self.views),
+            "image": self.image,
+        }
 
 
 class ReaderParams(Section):
@@ -31,9 +52,10 @@ class ReaderParams(Section):
     decode_threads: int = Field(ge=1, le=256)
     load_threads: int = Field(ge=1, le=256)
     ahead: int = Field(ge=1, le=1024)
+    concurrent_runs: int = Field(ge=1, le=64)
     checksums: bool
 
 
 def asked_fields(extractor: ExtractorParams, cache: CacheParams) -> dict[str, Any]:
     """The part of a store's fingerprint that params alone decide; heads compare it with the store they read."""
-    return {"layers": dict(extractor.layers), "input": extractor.input_rule(), "dtype": cache.dtype, "view": "plain"}
+    return {"layers": dict(extractor.layers), "input": extractor.input_rule(), "dtype": cache.dtype}

@@ -1,6 +1,6 @@
 """Reading a store: checked when opened, never zeros for what is missing."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from roiseg.cache.version import CACHE_VERSION
 from roiseg.errors import StoreDamagedError, StoreError, StoreMismatchError
 from roiseg.files import sha256_file
 from roiseg.params import nearest
-from roiseg.types import FeatureSpec
+from roiseg.types import IMAGE, MIRRORED, PLAIN, FeatureSpec, View, Window, array_name
 
 
 class FeatureStore:
@@ -91,8 +91,24 @@ class FeatureStore:
 
     @property
     def shards(self) -> dict[str, list[tuple[int, str]]]:
-        """Layer -> bytes and SHA-256 of each shard, as they were written."""
+        """Array -> bytes and SHA-256 of each shard, as they were written."""
         return {name: [(int(size), str(digest)) for size, digest in shards] for name, shards in self._attrs["shards"].items()}
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Array -> digest of all that decided its values."""
+        return dict(self._attrs["origins"])
+
+    @cached_property
+    def per_shard(self) -> int:
+        """Images in a shard, the last one aside."""
+        array = next(iter(self._arrays.values()))
+        return int((array.shards or array.chunks)[0])
+
+    @property
+    def saturated(self) -> dict[str, int]:
+        """Array -> number of int8 values at the end of the range."""
+        return dict(self._attrs["saturated"])
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -110,30 +126,51 @@ class FeatureStore:
         return np.asarray(self._array(IMAGE_ID)[:], dtype=np.int64)
 
     @cached_property
+    def views(self) -> tuple[View, ...]:
+        """Which ways round the images were seen."""
+        return (PLAIN, MIRRORED) if any(name.startswith(f"{MIRRORED}/") for name in self._arrays) else (PLAIN,)
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """What can be read, in the order of the params; the image last, where there is one."""
+        return tuple(name for name in self._arrays if "/" not in name)
+
+    @cached_property
     def specs(self) -> dict[str, FeatureSpec]:
-        """What each layer is, by name, in the order of the params."""
+        """What each layer is, by name."""
         height, width = self._attrs["asked"]["input"]["hw"]
         return {
-            name: FeatureSpec(name, array.shape[1], (height / array.shape[2], width / array.shape[3]))
-            for name, array in self._arrays.items()
+            name: FeatureSpec(name, channels, (height / rows, width / columns))
+            for name, (channels, rows, columns) in self.shapes.items()
         }
 
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, int, int]]:
         """Layer -> (C, H, W)."""
-        return {name: array.shape[1:] for name, array in self._arrays.items()}
+        arrays = {name: self._arrays[name] for name in self.layers}
+        return {name: (array.shape[1], array.shape[2], array.shape[3]) for name, array in arrays.items()}
+
+    @cached_property
+    def dtypes(self) -> dict[str, np.dtype[Any]]:
+        """Layer -> stored type."""
+        return {name: self._arrays[name].dtype for name in self.layers}
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Stored type of all layers."""
+        """Stored type of the detector's layers."""
         return np.dtype(str(self._attrs["asked"]["dtype"]))
 
     @cached_property
     def scales(self) -> dict[str, NDArray[np.float32]]:
-        """Layer -> (C,) float32 of an int8 store; empty for float16."""
-        if self._attrs["asked"]["dtype"] != "int8":
-            return {}
-        return {name: np.asarray(self._array(f"{name}_scale")[:], dtype=np.float32) for name in self._arrays}
+        """Layer -> (C,) float32 to multiply by: those of int8 layers, and 1/255 for the image."""
+        scales = {
+            name: np.asarray(self._array(f"{name}_scale")[:], dtype=np.float32)
+            for name, dtype in self.dtypes.items()
+            if dtype == np.int8
+        }
+        if IMAGE in self.layers:
+            scales[IMAGE] = np.full(self.shapes[IMAGE][0], 1 / 255, dtype=np.float32)
+        return scales
 
     def check(self, want: Mapping[str, Any]) -> None:
         """Refuse the store if it was made by other fields than `want` (a part of `asked`).
@@ -163,66 +200,133 @@ class FeatureStore:
             StoreMismatchError: names the missing one, and near names.
         """
         for name in layers:
-            if name not in self._arrays:
+            if name not in self.layers:
+                remedy = "set cache.image" if name == IMAGE else "add it to extractor.layers"
+                raise StoreMismatchError(f"{self.path}: no layer {name!r} (model.layers); {nearest(name, self.layers)}; {remedy}")
+
+    def check_views(self, views: Iterable[View]) -> None:
+        """See that the store has every view.
+
+        Raises:
+            StoreMismatchError: names the missing one.
+        """
+        for view in views:
+            if view not in self.views:
                 raise StoreMismatchError(
-                    f"{self.path}: no layer {name!r} (model.layers); {nearest(name, self._arrays)}; add it to extractor.layers"
+                    f"{self.path}: no view {view!r} (dataset.views), only {', '.join(self.views)}; add it to cache.views"
                 )
 
-    def read(self, row: int, layers: Iterable[str]) -> dict[str, NDArray[Any]]:
+    def read(self, row: int, layers: Iterable[str], view: View = PLAIN) -> dict[str, NDArray[Any]]:
         """Stored values of one image, in arrays of their own.
 
         Args:
             row: 0 <= row < N.
             layers: names.
+            view: which way round the detector saw it.
 
         Returns:
-            Layer -> (C, H, W), float16 or int8 (multiply by `scales`).
+            Layer -> (C, H, W), float16, int8 or uint8 (multiply by `scales`, where there is one).
 
         Raises:
             StoreDamagedError: as `read_into`.
         """
         values = {}
         for name in layers:
-            array = self._arrays[name]
-            values[name] = np.empty(array.shape[1:], dtype=array.dtype)
-            self.read_into(row, name, values[name])
+            values[name] = np.empty(self.shapes[name], dtype=self.dtypes[name])
+            self.read_into(row, name, values[name], view)
         return values
 
-    def read_into(self, row: int, layer: str, out: NDArray[Any]) -> None:
+    def read_into(self, row: int, layer: str, out: NDArray[Any], view: View = PLAIN) -> None:
         """Decode the stored values of one image into a buffer, with no copy between.
 
         Args:
             row: 0 <= row < N.
             layer: name.
             out: (C, H, W) of the stored type, contiguous; filled.
+            view: which way round the detector saw it.
 
         Raises:
             IndexError: no such row.
             ValueError: `out` is of another shape or type, or not contiguous.
             StoreDamagedError: the bytes fail their checksum, can't be decoded, or are gone.
         """
-        array = self._arrays[layer]
-        if not 0 <= row < array.shape[0]:
-            raise IndexError(f"{self.path}: row {row} of {layer}, expected 0 to {array.shape[0] - 1}")
-        if out.shape != array.shape[1:] or out.dtype != array.dtype or not out.flags.c_contiguous:
-            raise ValueError(
-                f"{self.path}: {layer} is read into {out.dtype} {out.shape}, expected a contiguous {array.dtype} {array.shape[1:]}"
-            )
-        mapped = self._mapped[layer]
+        name = array_name(layer, view)
+        _, rows, columns = self.shapes[layer]
+        window = Window(0, rows, 0, columns)
+        self._check_read(row, layer, window, out)
+        mapped = self._mapped[name]
         if mapped is not None:
             mapped.read_into(row, out, check=self.checksums)
-            return
-        self._read_through_zarr(row, layer, out)
+        else:
+            self._read_through_zarr(row, name, window, out)
+        if layer == IMAGE and view == MIRRORED:
+            out[...] = out[:, :, ::-1].copy()
 
-    def _read_through_zarr(self, row: int, layer: str, out: NDArray[Any]) -> None:
+    def read_window_into(self, row: int, layer: str, window: Window, out: NDArray[Any], view: View = PLAIN) -> None:
+        """Decode a part of one image into a buffer; of a store with tiles only the tiles that it meets.
+
+        Args:
+            row: 0 <= row < N.
+            layer: name.
+            window: cells of the layer, not empty.
+            out: (C, bottom - top, right - left) of the stored type, contiguous; filled.
+            view: which way round the detector saw it.
+
+        Raises:
+            IndexError: no such row, or a window outside the map.
+            ValueError, StoreDamagedError: as `read_into`.
+        """
+        name = array_name(layer, view)
+        self._check_read(row, layer, window, out)
+        if layer == IMAGE and view == MIRRORED:
+            columns = self.shapes[layer][2]
+            mirror = Window(window.top, window.bottom, columns - window.right, columns - window.left)
+            self.read_window_into(row, layer, mirror, out)
+            out[...] = out[:, :, ::-1].copy()
+            return
+        mapped = self._mapped[name]
+        if mapped is not None:
+            mapped.read_window_into(row, window, out, check=self.checksums)
+        else:
+            self._read_through_zarr(row, name, window, out)
+
+    def encoded(self, row: int, array: str) -> Iterator[memoryview]:
+        """Chunks of one image as they are stored, without their checksums, which are compared.
+
+        Args:
+            row: 0 <= row < N.
+            array: name of the array, such as `mirrored/layer_34`.
+
+        Raises:
+            StoreError: the array has a layout that this version didn't write.
+            StoreDamagedError: as `read_into`.
+        """
+        mapped = self._mapped[array]
+        if mapped is None:
+            raise StoreError(f"{self.path}: {array} has a layout that can't be taken over; run `dvc repro extract`")
+        return mapped.encoded(row)
+
+    def _check_read(self, row: int, layer: str, window: Window, out: NDArray[Any]) -> None:
+        channels, rows, columns = self.shapes[layer]
+        if not 0 <= row < len(self):
+            raise IndexError(f"{self.path}: row {row} of {layer}, expected 0 to {len(self) - 1}")
+        if not (0 <= window.top < window.bottom <= rows and 0 <= window.left < window.right <= columns):
+            raise IndexError(f"{self.path}: {window} of {layer}, expected a part of its {rows} rows and {columns} columns")
+        shape = (channels, window.bottom - window.top, window.right - window.left)
+        if out.shape != shape or out.dtype != self.dtypes[layer] or not out.flags.c_contiguous:
+            raise ValueError(
+                f"{self.path}: {layer} is read into {out.dtype} {out.shape}, expected a contiguous {self.dtypes[layer]} {shape}"
+            )
+
+    def _read_through_zarr(self, row: int, name: str, window: Window, out: NDArray[Any]) -> None:
         """The general way, for any layout that zarr-python reads."""
-        array = self._arrays[layer]
-        file = self.path / layer / shard_key(row // (array.shards or array.chunks)[0])
+        array = self._arrays[name]
+        file = self.path / name / shard_key(row // (array.shards or array.chunks)[0])
         try:
-            out[...] = array[row]
+            out[...] = array[row, :, window.top : window.bottom, window.left : window.right]
         except (ValueError, RuntimeError, OSError) as error:
             raise StoreDamagedError(
-                f"{self.path}: row {row} of {layer} can't be read ({error}); restore the store with `dvc checkout` or `dvc pull`"
+                f"{self.path}: row {row} of {name} can't be read ({error}); restore the store with `dvc checkout` or `dvc pull`"
             ) from error
         if not file.is_file():  # zarr gives zeros for a shard that went away since the store was opened
             raise StoreDamagedError(f"{file}: is missing; restore it with `dvc checkout` or `dvc pull`")

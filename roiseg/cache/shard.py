@@ -1,11 +1,12 @@
-"""Writing a shard: encoded images one after the other, then their index, as Zarr's codec `sharding_indexed` lays them out.
+"""Writing a shard: encoded chunks one after the other, then their index, as Zarr's codec `sharding_indexed` lays them out.
 
-zarr-python keeps all encoded chunks, joins them and copies the whole; here each is hashed and written as soon as it is encoded. The
-bytes are the same, which golden sums hold to.
+zarr-python keeps all encoded chunks, joins them and copies the whole; here each is hashed and written as soon as it is there, so
+that a shard of any size takes the memory of one image. The bytes are the same, which golden sums hold to.
 """
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,9 @@ import numpy as np
 from numcodecs import Blosc
 from numpy.typing import NDArray
 
+from roiseg.cache.layout import tile_of
 from roiseg.cache.params import CacheParams
+from roiseg.types import HW
 
 CRC_BYTES: Final = 4
 NOTHING: Final = 2**64 - 1
@@ -27,40 +30,85 @@ def crc32c(data: bytes) -> bytes:
     return int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
 
 
-def write_shard(file: Path, values: NDArray[Any], per_shard: int, params: CacheParams) -> tuple[int, str]:
-    """Write a shard beside `file` and rename it there, once it is on the disk.
+def tiles(values: NDArray[Any], tile: HW) -> Iterator[NDArray[Any]]:
+    """Parts of a map (C, H, W), row by row, each (C, *tile); those at the far borders are filled up with zeros."""
+    height, width = values.shape[1:]
+    if tile == (height, width):
+        yield values
+        return
+    for top in range(0, height, tile[0]):
+        for left in range(0, width, tile[1]):
+            part = values[:, top : top + tile[0], left : left + tile[1]]
+            missing = (tile[0] - part.shape[1], tile[1] - part.shape[2])
+            yield np.pad(part, ((0, 0), (0, missing[0]), (0, missing[1]))) if any(missing) else part
 
-    Args:
-        file: the shard.
-        values: (n, C, H, W) of the stored type, n <= per_shard.
-        per_shard: places in its index.
-        params: how the images are encoded.
 
-    Returns:
-        Bytes and SHA-256 of the file.
-    """
-    codec = None
-    if params.codec != "none":
-        codec = Blosc(params.codec, params.level, SHUFFLES[params.shuffle], 0, values.dtype.itemsize)
-    index = np.full((per_shard, 2), NOTHING, dtype="<u8")
-    digest, size = hashlib.sha256(), 0
-    aside = file.with_name(f"{file.name}.partial")
-    try:
-        with aside.open("wb") as out:
-            for place, item in enumerate(values):
-                encoded: bytes = item.tobytes() if codec is None else codec.encode(np.ascontiguousarray(item))
-                index[place] = size, len(encoded) + CRC_BYTES
-                for part in (encoded, crc32c(encoded)):
-                    out.write(part)
-                    digest.update(part)
-                    size += len(part)
-            for part in (index.tobytes(), crc32c(index.tobytes())):
-                out.write(part)
-                digest.update(part)
-                size += len(part)
-            out.flush()
-            os.fsync(out.fileno())
-        aside.replace(file)
-    finally:
-        aside.unlink(missing_ok=True)
-    return size, digest.hexdigest()
+class ShardFile:
+    """A shard that is being written beside its name, and takes it when it is closed, whole and on the disk."""
+
+    def __init__(self, file: Path, chunks: int) -> None:
+        """Begin a shard.
+
+        Args:
+            file: the shard.
+            chunks: places in its index.
+        """
+        self.path, self._aside = file, file.with_name(f"{file.name}.partial")
+        self._index = np.full((chunks, 2), NOTHING, dtype="<u8")
+        self._digest, self._size, self._count = hashlib.sha256(), 0, 0
+        self._out = self._aside.open("wb")
+
+    def append(self, chunk: bytes | memoryview) -> None:
+        """Write the next encoded chunk, with its checksum."""
+        self._index[self._count] = self._size, len(chunk) + CRC_BYTES
+        self._count += 1
+        for part in (chunk, crc32c(bytes(chunk))):
+            self._write(part)
+
+    def _write(self, part: bytes | memoryview) -> None:
+        self._out.write(part)
+        self._digest.update(part)
+        self._size += len(part)
+
+    def close(self) -> tuple[int, str]:
+        """Write the index and put the shard in its place.
+
+        Returns:
+            Bytes and SHA-256 of the file.
+        """
+        index = self._index.tobytes()
+        for part in (index, crc32c(index)):
+            self._write(part)
+        self._out.flush()
+        os.fsync(self._out.fileno())
+        self._out.close()
+        self._aside.replace(self.path)
+        return self._size, self._digest.hexdigest()
+
+    def abandon(self) -> None:
+        """Leave nothing behind; without effect once closed."""
+        self._out.close()
+        self._aside.unlink(missing_ok=True)
+
+
+class Encoder:
+    """Maps of one array to the chunks of its shards."""
+
+    def __init__(self, params: CacheParams, itemsize: int, hw: HW) -> None:
+        """Describe the chunks.
+
+        Args:
+            params: codec and tiles.
+            itemsize: bytes of a value.
+            hw: (H, W) of the maps.
+        """
+        self._codec = None
+        if params.codec != "none":
+            self._codec = Blosc(params.codec, params.level, SHUFFLES[params.shuffle], 0, itemsize)
+        self.tile = tile_of(hw, params.tile_hw)
+        self.per_image = -(-hw[0] // self.tile[0]) * -(-hw[1] // self.tile[1])
+
+    def encode(self, values: NDArray[Any]) -> Iterator[bytes]:
+        """Chunks of one image (C, H, W), without checksums."""
+        for part in tiles(values, self.tile):
+            yield part.tobytes() if self._codec is None else self._codec.encode(np.ascontiguousarray(part))

@@ -12,7 +12,7 @@ import numpy as np
 
 from roiseg.cache.params import CacheParams
 from roiseg.errors import DiskSpaceError
-from roiseg.types import CutLayer
+from roiseg.types import StoredArray
 
 SHARES = {
     ("float16", "none"): 1.0,
@@ -21,6 +21,9 @@ SHARES = {
     ("int8", "none"): 0.50,
     ("int8", "lz4"): 0.33,
     ("int8", "zstd"): 0.22,
+    ("uint8", "none"): 0.50,
+    ("uint8", "lz4"): 0.50,
+    ("uint8", "zstd"): 0.40,
 }
 """Bytes over those of raw float16, as measured on a YOLOv9 detector (README, "The feature cache").
 
@@ -28,16 +31,16 @@ A figure that is too high would refuse what fits; one that is too low lets the d
 """
 
 
-def estimate_bytes(layers: Sequence[CutLayer], images: int, params: CacheParams) -> int:
+def estimate_bytes(arrays: Sequence[StoredArray], images: int, params: CacheParams) -> int:
     """What a store will take, about.
 
     Args:
-        layers: what is stored.
+        arrays: what is stored.
         images: how many.
-        params: stored type and codec.
+        params: codec.
     """
-    raw = sum(layer.channels * layer.hw[0] * layer.hw[1] for layer in layers) * images * np.dtype(np.float16).itemsize
-    return int(raw * SHARES[params.dtype, params.codec])
+    halves = [2 * int(np.prod(array.shape)) * images * SHARES[array.dtype, params.codec] for array in arrays]
+    return int(sum(halves))
 
 
 def dvc_cache() -> Path:

@@ -3,6 +3,7 @@
 Symbols: N images, C channels, (H, W) cells of a layer.
 """
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,8 @@ from onnx import TensorProto, helper
 from roiseg.errors import GraphError
 from roiseg.extractor.params import DetectionParams
 from roiseg.params import nearest
-from roiseg.types import HW, CutLayer, StoredType
+from roiseg.types import HW, INT8_MAX, CutLayer, StoredType
 
-INT8_MAX = 127
 METADATA_KEY = "roiseg"
 
 ORT_ERRORS: tuple[type[Exception], ...] = (
@@ -307,3 +307,25 @@ def bake_scales(model: onnx.ModelProto, scales: Mapping[str, np.ndarray[Any, np.
         tensor = helper.make_tensor(f"{name}_scale", TensorProto.FLOAT, [1, len(values), 1, 1], values.astype(float).tolist())
         baked.graph.initializer.append(tensor)
     return baked
+
+
+def tensor_digest(model: onnx.ModelProto, tensor: str) -> str:
+    """SHA-256 of all nodes and weights that a tensor comes from, whatever else the graph holds.
+
+    Args:
+        model: a detector, or a part of one.
+        tensor: its name.
+    """
+    makers = {output: node for node in model.graph.node for output in node.output}
+    weights = {item.name: item for item in model.graph.initializer}
+    whole, seen, todo = hashlib.sha256(), set[str](), [tensor]
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        item = makers.get(name) or weights.get(name)
+        whole.update(name.encode() + b"\0" + (b"" if item is None else item.SerializeToString(deterministic=True)))
+        if name in makers:
+            todo += makers[name].input
+    return whole.hexdigest()

@@ -87,15 +87,15 @@ def read_bytes(path: Path) -> bytes:
         ) from error
 
 
-def to_input(pixels: Pixels, params: ExtractorParams) -> NDArray[np.float32]:
-    """The network input of one image.
+def network_image(pixels: Pixels, params: ExtractorParams) -> Pixels:
+    """An image at the size and in the colour order of the network input.
 
     Args:
         pixels: (H, W, 3) uint8, BGR.
-        params: size, resize rule, colour order and range of the input.
+        params: size, resize rule and colour order of the input.
 
     Returns:
-        (3, H, W) float32 in [0, pixel_max].
+        (3, H, W) uint8.
     """
     resize = Resize((pixels.shape[0], pixels.shape[1]), params.input_hw, params.resize)
     height, width = resize.content_hw
@@ -107,5 +107,23 @@ def to_input(pixels: Pixels, params: ExtractorParams) -> NDArray[np.float32]:
         small = canvas
     if params.color == "rgb":
         small = small[:, :, ::-1]
-    planes = np.ascontiguousarray(small.transpose(2, 0, 1), dtype=np.float32)
-    return planes if params.pixel_max == 255 else planes * np.float32(params.pixel_max / 255)
+    return np.ascontiguousarray(small.transpose(2, 0, 1), dtype=np.uint8)
+
+
+def as_input(images: Pixels, params: ExtractorParams) -> NDArray[np.float32]:
+    """Network images as the network takes them.
+
+    Args:
+        images: (..., 3, H, W) uint8, see `network_image`.
+        params: range of the input.
+
+    Returns:
+        The same shape, float32 in [0, pixel_max], contiguous.
+    """
+    values = np.ascontiguousarray(images, dtype=np.float32)
+    return values if params.pixel_max == 255 else np.multiply(values, np.float32(params.pixel_max / 255), out=values)
+
+
+def to_input(pixels: Pixels, params: ExtractorParams) -> NDArray[np.float32]:
+    """The network input (3, H, W) of one decoded image (H, W, 3)."""
+    return as_input(network_image(pixels, params), params)

@@ -1,8 +1,7 @@
 """Rows of the index to batches of network inputs, decoded ahead by threads."""
 
 import hashlib
-import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from roiseg.extractor.images import decode, read_bytes, to_input
+from roiseg.extractor.clock import Clock
+from roiseg.extractor.images import Pixels, decode, network_image, read_bytes
 from roiseg.extractor.params import ExtractorParams
 from roiseg.progress import progress
 
@@ -56,9 +55,9 @@ def hash_images(files: Sequence[ImageFile], threads: int) -> str:
 
 
 def batches(
-    files: Sequence[ImageFile], params: ExtractorParams, threads: int, clock: Counter[str]
-) -> Iterator[tuple[Sequence[ImageFile], NDArray[np.float32]]]:
-    """Network inputs in order, decoded ahead by threads.
+    files: Sequence[ImageFile], params: ExtractorParams, threads: int, clock: Clock | None = None
+) -> Iterator[tuple[Sequence[ImageFile], Pixels]]:
+    """Network images in order, decoded ahead by threads.
 
     Every batch has the full size: a short last one is padded with its first image, so that the network always runs on one
     shape and rounds every image alike.
@@ -67,31 +66,32 @@ def batches(
         files: images in the order wanted.
         params: the input rule and the batch size.
         threads: decoding threads.
-        clock: seconds of waiting are added under `decode_wait`.
+        clock: gets the seconds of `decode`, summed over threads, and of `wait for images`.
 
     Yields:
-        The files of the batch, and (batch_size, 3, H, W) float32.
+        The files of the batch, and (batch_size, 3, H, W) uint8, see `network_image`.
     """
     cv2.setNumThreads(1)
+    clock = clock or Clock()
 
-    def load(file: ImageFile) -> NDArray[np.float32]:
-        return to_input(decode(read_bytes(file.path), str(file.path), file.image_hw), params)
+    def load(file: ImageFile) -> Pixels:
+        with clock("decode"):
+            return network_image(decode(read_bytes(file.path), str(file.path), file.image_hw), params)
 
     size = params.batch_size
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[NDArray[np.float32]]] = deque()
+        waiting: deque[Future[Pixels]] = deque()
         position = 0
         for start in range(0, len(files), size):
             while position < min(len(files), start + size * AHEAD_BATCHES):
                 waiting.append(pool.submit(load, files[position]))
                 position += 1
             part = files[start : start + size]
-            began = time.monotonic()
             try:
-                inputs = [waiting.popleft().result() for _ in part]
+                with clock("wait for images"):
+                    images = [waiting.popleft().result() for _ in part]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-            inputs += [inputs[0]] * (size - len(part))
-            clock["decode_wait"] += int((time.monotonic() - began) * 1e6)
-            yield part, np.stack(inputs)
+            images += [images[0]] * (size - len(part))
+            yield part, np.stack(images)

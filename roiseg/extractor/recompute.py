@@ -1,16 +1,19 @@
 """Proof that a store holds the features of its images: some of them are computed anew and compared."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from roiseg.cache.reader import FeatureStore
+from roiseg.extractor.images import as_input
 from roiseg.extractor.inputs import ImageFile, batches
 from roiseg.extractor.params import ExtractorParams
 from roiseg.extractor.session import Backbone
 from roiseg.progress import progress
+from roiseg.types import IMAGE, PLAIN, array_name
 
 FLOAT16_RMS = 1e-3
 """Largest root mean square of the differences over that of the values, float16: its rounding has 3e-4."""
@@ -47,26 +50,42 @@ def recompute(
         threads: decoding threads.
 
     Returns:
-        Layer -> difference over all the rows.
+        Array -> difference over all the rows.
     """
-    names = list(store.shapes)
-    largest, squares, values = (dict.fromkeys(names, 0.0) for _ in range(3))
+    layers = [name for name in store.layers if name != IMAGE]
+    sums = {array_name(layer, view): _Sums() for view in store.views for layer in layers}
     place = 0
     with progress("recompute", len(rows)) as tick:
-        for part, inputs in batches(files, params, threads, Counter()):
-            outputs = backbone(inputs)
-            for number in range(len(part)):
-                stored = store.read(rows[place], names)
-                for name in names:
-                    now, then = (item.astype(np.float64) for item in (outputs[name][number], stored[name]))
-                    largest[name] = max(largest[name], float(np.abs(now - then).max()))
-                    squares[name] += float(((now - then) ** 2).sum())
-                    values[name] += float((now**2).sum()) if store.dtype == np.float16 else now.size
-                place += 1
+        for part, images in batches(files, params, threads):
+            for view in store.views:
+                outputs = backbone(as_input(images if view == PLAIN else images[..., ::-1], params))
+                for number in range(len(part)):
+                    stored = store.read(rows[place + number], layers, view)
+                    for layer in layers:
+                        sums[array_name(layer, view)].add(outputs[layer][number], stored[layer])
+            place += len(part)
             tick(len(part))
-    found = {}
-    for name in names:
-        rms = float(np.sqrt(squares[name] / max(values[name], 1e-12)))
-        fits = rms <= FLOAT16_RMS if store.dtype == np.float16 else largest[name] <= INT8_STEPS
-        found[name] = Difference(largest[name], rms, bool(fits))
-    return found
+    return {name: item.difference(relative=store.dtype == np.float16) for name, item in sums.items()}
+
+
+@dataclass
+class _Sums:
+    """What is known of an array so far."""
+
+    largest: float = 0.0
+    squares: float = 0.0
+    energy: float = 0.0
+    count: int = 0
+
+    def add(self, now: NDArray[Any], then: NDArray[Any]) -> None:
+        """Compare the values of one image."""
+        now, then = now.astype(np.float64), then.astype(np.float64)
+        self.largest = max(self.largest, float(np.abs(now - then).max()))
+        self.squares += float(((now - then) ** 2).sum())
+        self.energy += float((now**2).sum())
+        self.count += now.size
+
+    def difference(self, *, relative: bool) -> Difference:
+        """float16 is judged by the share of the values' energy, int8 by steps of its scale."""
+        rms = float(np.sqrt(self.squares / max(self.energy if relative else self.count, 1e-12)))
+        return Difference(self.largest, rms, bool(rms <= FLOAT16_RMS if relative else self.largest <= INT8_STEPS))

@@ -18,9 +18,9 @@ from roiseg.cache import mapped
 from roiseg.cache.layout import create_layer, shard_key
 from roiseg.cache.mapped import MappedArray
 from roiseg.errors import StoreDamagedError
-from roiseg.types import CutLayer
+from roiseg.types import StoredArray, Window
 
-Dtype = Literal["float16", "int8"]
+Dtype = Literal["float16", "int8", "uint8"]
 
 
 def values_of(shape: tuple[int, ...], dtype: str, seed: int) -> NDArray[Any]:
@@ -32,8 +32,8 @@ def values_of(shape: tuple[int, ...], dtype: str, seed: int) -> NDArray[Any]:
 
 def write(folder: Path, values: NDArray[Any], per_shard: int, **cache: object) -> zarr.Array[Any]:
     group = zarr.open_group(folder, mode="w", zarr_format=3)
-    layer = CutLayer("a", "/a", values.shape[1], (values.shape[2], values.shape[3]))
-    create_layer(group, layer, len(values), per_shard, cache_params(dtype=str(values.dtype), **cache))
+    layer = StoredArray("a", values.shape[1], (values.shape[2], values.shape[3]), str(values.dtype))
+    create_layer(group, layer, len(values), per_shard, cache_params(**cache))
     array = group["a"]
     assert isinstance(array, zarr.Array)
     array.with_config({"write_empty_chunks": True})[:] = values
@@ -46,11 +46,12 @@ def open_mapped(folder: Path) -> MappedArray | None:
 
 
 @given(
-    dtype=st.sampled_from(["float16", "int8"]),
+    dtype=st.sampled_from(["float16", "int8", "uint8"]),
     codec=st.sampled_from(["none", "lz4", "zstd"]),
     shuffle=st.sampled_from(["noshuffle", "shuffle", "bitshuffle"]),
     shape=st.tuples(st.integers(1, 7), st.integers(1, 9), st.integers(1, 11), st.integers(1, 13)),
     per_shard=st.integers(1, 7),
+    tile=st.none() | st.tuples(st.integers(1, 12), st.integers(1, 14)),
     check=st.booleans(),
     seed=st.integers(0, 99),
 )
@@ -61,30 +62,64 @@ def test_equal_to_zarr_bit_for_bit(
     shuffle: str,
     shape: tuple[int, int, int, int],
     per_shard: int,
+    tile: tuple[int, int] | None,
     check: bool,
     seed: int,
 ) -> None:
     folder = tmp_path_factory.mktemp("store")
     values = values_of(shape, dtype, seed)
-    array = write(folder, values, min(per_shard, shape[0]), codec=codec, shuffle=shuffle)
+    array = write(folder, values, min(per_shard, shape[0]), codec=codec, shuffle=shuffle, tile_hw=tile)
     fast = open_mapped(folder)
     assert fast is not None
     out = np.full(shape[1:], 99, dtype=dtype)
     for row in range(shape[0]):
         fast.read_into(row, out, check=check)
         assert out.tobytes() == np.asarray(array[row]).tobytes() == values[row].tobytes()
+    rng = np.random.default_rng(seed)
+    for row in range(shape[0]):
+        window = a_window(rng, shape[2], shape[3])
+        part = np.full((shape[1], window.bottom - window.top, window.right - window.left), 99, dtype=dtype)
+        fast.read_window_into(row, window, part, check=check)
+        through_zarr = np.asarray(array[row, :, window.top : window.bottom, window.left : window.right])
+        assert part.tobytes() == through_zarr.tobytes()
+        assert b"".join(map(bytes, fast.encoded(row)))
+
+
+def a_window(rng: np.random.Generator, rows: int, columns: int) -> Window:
+    """A random part of a map, often all of it in one direction."""
+    top, bottom = sorted(rng.choice(rows + 1, 2, replace=False).tolist())
+    left, right = sorted(rng.choice(columns + 1, 2, replace=False).tolist())
+    return Window(top, bottom, left, right)
+
+
+def test_a_window_reads_only_its_tiles(tmp_path: Path) -> None:
+    """A tile outside the window may be broken; one inside may not."""
+    values = values_of((2, 3, 8, 12), "int8", 1)
+    write(tmp_path, values, 2, codec="none", tile_hw=(4, 4))
+    fast = open_mapped(tmp_path)
+    assert fast is not None
+    file = tmp_path / "a" / shard_key(0)
+    place = file.read_bytes().index(values[1, :, 4:8, 8:12].tobytes())
+    spoil(file, place, bytes([values[1, 0, 4, 8].item() & 255 ^ 1]))
+    fast = open_mapped(tmp_path)
+    assert fast is not None
+    part = np.empty((3, 8, 8), np.int8)
+    fast.read_window_into(1, Window(0, 8, 0, 8), part, check=True)
+    np.testing.assert_array_equal(part, values[1, :, :, :8])
+    with pytest.raises(StoreDamagedError, match=r"chunk \d+ fails its checksum"):
+        fast.read_window_into(1, Window(7, 8, 8, 9), np.empty((3, 1, 1), np.int8), check=True)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"chunks": (1, 4, 3, 8)},
+        {"chunks": (1, 2, 6, 8)},
         {"chunks": (2, 4, 6, 8)},
         {"compressors": [GzipCodec()]},
         {"serializer": BytesCodec(endian="big")},
         {"shards": None, "chunks": (1, 4, 6, 8)},
     ],
-    ids=["tiles", "two images a chunk", "another codec", "big endian", "no shards"],
+    ids=["parts of the channels", "two images a chunk", "another codec", "big endian", "no shards"],
 )
 def test_other_layouts_are_left_to_zarr(tmp_path: Path, changes: dict[str, Any]) -> None:
     group = zarr.open_group(tmp_path, mode="w", zarr_format=3)

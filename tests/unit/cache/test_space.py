@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from onnx_factory import STORE_LAYERS, Recipe, cache_params
 
+from roiseg.cache.layout import stored_arrays
 from roiseg.cache.reader import FeatureStore
 from roiseg.cache.space import SHARES, check_space, dvc_cache, estimate_bytes, links_into
 from roiseg.errors import DiskSpaceError
@@ -21,13 +22,20 @@ Usage = namedtuple("Usage", "total used free")
 
 def test_estimate_of_full_coco() -> None:
     layers = (CutLayer("layer_34", "/34", 1024, (80, 80)),)
-    assert estimate_bytes(layers, 59_920, cache_params(codec="none")) == pytest.approx(785.4e9, rel=1e-3)
-    assert estimate_bytes(layers, 59_920, cache_params(dtype="int8", codec="none")) == pytest.approx(392.7e9, rel=1e-3)
+
+    def gigabytes(**changes: object) -> float:
+        cache = cache_params(codec="none", **changes)
+        return estimate_bytes(stored_arrays(layers, (640, 640), cache), 59_920, cache) / 1e9
+
+    assert gigabytes() == pytest.approx(785.4, rel=1e-3)
+    assert gigabytes(dtype="int8") == pytest.approx(392.7, rel=1e-3)
+    assert gigabytes(views=["plain", "mirrored"]) == pytest.approx(2 * 785.4, rel=1e-3)
+    assert gigabytes(image=True) == pytest.approx(785.4 + 73.6, rel=1e-3)
 
 
 def test_every_form_has_a_share() -> None:
-    assert set(SHARES) == {(dtype, codec) for dtype in ("float16", "int8") for codec in ("none", "lz4", "zstd")}
-    assert estimate_bytes(STORE_LAYERS, 0, cache_params()) == 0
+    assert set(SHARES) == {(dtype, codec) for dtype in ("float16", "int8", "uint8") for codec in ("none", "lz4", "zstd")}
+    assert estimate_bytes(stored_arrays(STORE_LAYERS, (32, 64), cache_params()), 0, cache_params()) == 0
 
 
 def test_dvc_cache_is_where_the_config_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from onnx_factory import STORE_FOUND, STORE_IDS, STORE_IMAGES, STORE_LAYERS, Recipe
+from onnx_factory import INPUT_HW, STORE_FOUND, STORE_IDS, STORE_IMAGES, STORE_LAYERS, Recipe
 
 from roiseg.cache import layout, writer
+from roiseg.cache.layout import stored_arrays
 from roiseg.cache.writer import StoreWriter
 from roiseg.errors import StoreDamagedError, StoreMismatchError
 from roiseg.files import sha256_file
@@ -148,8 +149,9 @@ def test_going_on_compares_all_fields(recipe: Recipes, field: str, value: dict[s
     made.writer()
     described: dict[str, dict[str, Any]] = {"asked": made.asked, "found": dict(STORE_FOUND)}
     described[field] = described[field] | value
+    arrays = stored_arrays(STORE_LAYERS, INPUT_HW, made.cache)
     with pytest.raises(StoreMismatchError, match=message):
-        StoreWriter(made.folder, STORE_LAYERS, STORE_IDS, made.cache, made.scales, described["asked"], described["found"])
+        StoreWriter(made.folder, arrays, STORE_IDS, made.cache, made.scales, described["asked"], described["found"])
 
 
 def test_going_on_compares_the_version(recipe: Recipes, monkeypatch: pytest.MonkeyPatch) -> None:

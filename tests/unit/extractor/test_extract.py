@@ -13,12 +13,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnx
 import onnxruntime
 import pandas as pd
 import pytest
 import zarr
-from data_factory import data_params, make_coco
+from extraction_place import IMAGES, PATHS, PER_SHARD, SHARD_BYTES, expected_floats, run, shard_files, stored, tree, work_folder
 from numpy.typing import NDArray
 from onnx_factory import (
     CHANNELS,
@@ -34,97 +33,17 @@ from onnx_factory import (
     read_bgr,
 )
 
-from roiseg.backbone import make_backbone
 from roiseg.cache import layout
 from roiseg.cache.params import CacheParams
 from roiseg.cache.reader import FeatureStore
-from roiseg.cache.scales import load_scales, save_scales
+from roiseg.cache.scales import load_scales
 from roiseg.cache.version import CACHE_VERSION
-from roiseg.cache.writer import StoreWriter
-from roiseg.calibrate import CalibrateParams, calibrate
+from roiseg.cache.writer import OpenShard
 from roiseg.errors import GraphError, ImageReadError, MissingImageError, StoreError
-from roiseg.extractor.extract import ExtractPaths, extract
-from roiseg.extractor.params import ExtractorParams
+from roiseg.extractor.extract import extract
 from roiseg.files import write_parquet
-from roiseg.prepare import prepare
 
-IMAGES = 11
-SHARD_BYTES = 8192
-"""What stands for a MiB here: two images of layer_3 in float16, four in int8."""
-
-PATHS = ExtractPaths(
-    Path("images"), Path("index/train/images.parquet"), Path("backbone.onnx"), Path("scales.npz"), Path("f.zarr"), Path("d.parquet")
-)
 BOXES = {"output": "detections", "person_class": 0, "min_score": 0.0}
-
-
-@pytest.fixture(scope="module")
-def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared data set of 11 images of random sizes, and a detector."""
-    folder = tmp_path_factory.mktemp("origin")
-    annotations = make_coco(folder, IMAGES, seed=4)
-    prepare(data_params(annotations, annotations), INPUT_HW, "stretch", folder / "annotations", folder / "index")
-    make_detector(folder / "detector.onnx", detections=True)
-    return folder
-
-
-@pytest.fixture
-def place(origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with links to the data set, and small shards."""
-    for name in ("images", "index", "detector.onnx"):
-        (tmp_path / name).symlink_to(origin / name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(layout, "MIB", SHARD_BYTES)
-    return tmp_path
-
-
-def run(extractor: ExtractorParams, cache: CacheParams, detector: str = "detector.onnx") -> dict[str, float]:
-    """Stages backbone, calibrate and extract@train in the working folder."""
-    layers = dict(extractor.layers)
-    make_backbone(Path(detector), layers, extractor.input_hw, cache.dtype, extractor.detections, PATHS.backbone)
-    scales = calibrate(CalibrateParams(images=100, seed=0), extractor, PATHS.backbone, PATHS.index, PATHS.images, 2)
-    save_scales(PATHS.scales, scales)
-    return extract("extract@train", PATHS, extractor, cache, READER)
-
-
-def tree(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file."""
-    files = sorted(item for item in folder.rglob("*") if item.is_file())
-    return {item.relative_to(folder).as_posix(): hashlib.sha256(item.read_bytes()).hexdigest() for item in files}
-
-
-def shard_files(work: Path) -> dict[str, tuple[int, int]]:
-    """Inode and time of every shard in a work folder that counts as written."""
-    numbers = {item.stem for item in (work / "shards").glob("*.json")}
-    files = [item for item in (work / "store.zarr").glob("layer_*/c.*.0.0.0") if item.name.split(".")[1] in numbers]
-    return {item.relative_to(work).as_posix(): (item.stat().st_ino, item.stat().st_mtime_ns) for item in files}
-
-
-def work_folder() -> Path:
-    """The only work folder."""
-    (folder,) = Path(".work").iterdir()
-    return folder
-
-
-def expected_floats(detector: Path) -> dict[str, NDArray[np.float32]]:
-    """Features of all images by a slow way of its own: the whole detector, one image at a time, RGB in 0-255."""
-    model = onnx.load(detector)
-    for tensor in LAYERS.values():
-        model.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in LAYERS}
-    for name in pd.read_parquet(PATHS.index)["file_name"]:
-        pixels = cv2.cvtColor(read_bgr(f"images/{name}"), cv2.COLOR_BGR2RGB)
-        image = cv2.resize(pixels, INPUT_HW[::-1]).transpose(2, 0, 1)[None].astype(np.float32)
-        for layer, value in zip(LAYERS, session.run(list(LAYERS.values()), {"images": image}), strict=True):
-            values[layer].append(value[0])
-    return {name: np.stack(items) for name, items in values.items()}
-
-
-def stored(path: Path = PATHS.store) -> dict[str, NDArray[Any]]:
-    """All layers by plain zarr."""
-    group = zarr.open_group(path, mode="r")
-    return {name: np.asarray(group[name][:]) for name in LAYERS}  # type: ignore[index]
 
 
 @pytest.mark.parametrize("codec", ["none", "lz4", "zstd"])
@@ -162,18 +81,20 @@ def test_the_store_describes_itself(place: Path) -> None:
     group = zarr.open_group(PATHS.store, mode="r")
     index = pd.read_parquet(PATHS.index)
     attrs: dict[str, Any] = dict(group.attrs)
-    assert list(attrs) == ["asked", "found", "version", "shards", "small", "complete"]
+    assert list(attrs) == ["asked", "found", "version", "origins", "shards", "saturated", "small", "complete"]
     assert attrs["complete"] is True
     assert attrs["version"] == CACHE_VERSION
     assert attrs["asked"] == {
         "layers": LAYERS,
         "input": {"hw": [32, 64], "resize": "stretch", "color": "rgb", "pixel_max": 255.0},
         "dtype": "float16",
-        "view": "plain",
         "graph": hashlib.sha256(PATHS.backbone.read_bytes()).hexdigest(),
         "scales": None,
         "codec": {"name": "zstd", "level": 1, "shuffle": "bitshuffle"},
         "shard_mib": 1,
+        "tile_hw": None,
+        "views": ["plain"],
+        "image": False,
         "batch_size": 3,
         "image_ids": attrs["asked"]["image_ids"],
         "images": attrs["asked"]["images"],
@@ -239,20 +160,23 @@ def test_no_detections(place: Path) -> None:
 
 def _run_until(monkeypatch: pytest.MonkeyPatch, shards: int, cache: CacheParams, moment: str) -> None:
     """Extract until the writer fails at shard number `shards`, before or in the middle of its write."""
-    write = StoreWriter.write
+    append = OpenShard.append
+    done = 0
 
-    def failing(self: StoreWriter, shard: int, features: dict[str, NDArray[Any]]) -> None:
-        if shard == shards:
+    def failing(self: OpenShard, features: dict[str, NDArray[Any]]) -> None:
+        nonlocal done
+        if done == shards * PER_SHARD + (moment == "middle"):
             if moment == "middle":
-                torn = self.path / "layer_34" / f"c.{shard}.0.0.0"
+                torn = work_folder() / f"store.zarr/layer_34/c.{shards}.0.0.0"
                 torn.write_bytes(b"torn")
                 torn.with_name("c.9.0.0.0.0123.partial").write_bytes(b"torn")
-                (self.path.parent / "made.json.0123.partial").write_bytes(b"torn")
+                (work_folder() / "made.json.0123.partial").write_bytes(b"torn")
             raise KeyboardInterrupt
-        write(self, shard, features)
+        done += 1
+        append(self, features)
 
     with monkeypatch.context() as patch:
-        patch.setattr(StoreWriter, "write", failing)
+        patch.setattr(OpenShard, "append", failing)
         with pytest.raises(KeyboardInterrupt):
             run(extractor_params(detections=BOXES), cache)
 
@@ -295,7 +219,7 @@ import os, sys, time
 from pathlib import Path
 from onnx_factory import READER, cache_params, extractor_params
 from roiseg.cache import layout
-from roiseg.cache.writer import StoreWriter
+from roiseg.cache.writer import OpenShard
 from roiseg.extractor import extract
 layout.MIB = 2048
 fsync = os.fsync
@@ -433,15 +357,13 @@ GOLDEN = {
     ("int8", "lz4"): "20a5d7de18fbd73cc455c9c55baedf57300174a40a2ac065cae015f8f6b6e025",
     ("int8", "zstd"): "577ef1b9647d28841db30d996e8487a42e9509663252a2e9a6ce00e4e7fbde7d",
 }
-"""SHA-256 over all shards."""
 
 
-@pytest.mark.parametrize(("dtype", "codec"), list(GOLDEN))
-def test_golden_bytes(place: Path, dtype: str, codec: str) -> None:
-    """DVC watches the version alone, so bytes may change only with it."""
-    (place / "images").unlink()
-    (place / "images").mkdir()
-    (place / "index").unlink()
+def draw_pictures() -> None:
+    """Five pictures of whole numbers, with their index."""
+    for name in ("images", "index"):
+        Path(name).unlink()
+    Path("images").mkdir()
     y, x = np.mgrid[: INPUT_HW[0], : INPUT_HW[1]]
     rows = 5
     for row in range(rows):
@@ -449,12 +371,32 @@ def test_golden_bytes(place: Path, dtype: str, codec: str) -> None:
         cv2.imwrite(f"images/{row}.png", pixels)
     columns = {"row": range(rows), "image_id": [9, 3, 4, 8, 1], "file_name": [f"{row}.png" for row in range(rows)]}
     write_parquet(PATHS.index, pd.DataFrame({**columns, "height": INPUT_HW[0], "width": INPUT_HW[1]}))
-    run(extractor_params(), cache_params(dtype=dtype, codec=codec))
+
+
+def shard_sum() -> str:
+    """SHA-256 over all shards of the store."""
     whole = hashlib.sha256()
     for file in sorted(PATHS.store.rglob("c.*")):
         whole.update(f"{file.relative_to(PATHS.store)}\0".encode() + file.read_bytes())
-    assert CACHE_VERSION == 2, "the version was raised: write the new sums into GOLDEN, and the version here"
-    assert whole.hexdigest() == GOLDEN[dtype, codec], (
-        "the same images, graph and params give other bytes than before: if that is meant, raise CACHE_VERSION in "
-        "roiseg/cache/version.py (every store is then made anew) and write the new sum into GOLDEN"
-    )
+    return whole.hexdigest()
+
+
+HINT = (
+    "the same images, graph and params give other bytes than before: if that is meant, raise CACHE_VERSION in "
+    "roiseg/cache/version.py (every store is then made anew) and write the new sum here"
+)
+
+
+@pytest.mark.parametrize(("dtype", "codec"), list(GOLDEN))
+def test_golden_bytes(place: Path, dtype: str, codec: str) -> None:
+    """DVC watches the version alone, so bytes may change only with it."""
+    draw_pictures()
+    run(extractor_params(), cache_params(dtype=dtype, codec=codec))
+    assert CACHE_VERSION == 3, "the version was raised: write the new sums, and the version here"
+    assert shard_sum() == GOLDEN[dtype, codec], HINT
+
+
+def test_golden_bytes_of_views_tiles_and_images(place: Path) -> None:
+    draw_pictures()
+    run(extractor_params(), cache_params(dtype="int8", codec="lz4", tile_hw=[3, 8], views=["plain", "mirrored"], image=True))
+    assert shard_sum() == "ed18b2dc50ef171510b2fe98b9012d50a7f26c17a5bd9e02113a4708a9f1cb75", HINT

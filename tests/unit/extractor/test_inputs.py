@@ -1,7 +1,6 @@
 """Tests of roiseg.extractor.inputs: rows to batches."""
 
 import hashlib
-from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -35,17 +34,17 @@ def test_image_files_follow_the_index(tmp_path: Path) -> None:
 @pytest.mark.parametrize("threads", [1, 4])
 def test_batches_are_in_order_and_all_of_one_size(files: list[ImageFile], size: int, threads: int) -> None:
     rows = []
-    for part, values in batches(files, extractor_params(batch_size=size), threads, Counter()):
+    for part, values in batches(files, extractor_params(batch_size=size), threads):
         assert values.shape == (size, 3, *INPUT_HW)
-        assert values.dtype == np.float32
-        greys = [float(item.row * 10) for item in part]
+        assert values.dtype == np.uint8
+        greys = [item.row * 10 for item in part]
         assert values[:, 0, 0, 0].tolist() == greys + greys[:1] * (size - len(part))
         rows += [item.row for item in part]
     assert rows == list(range(7))
 
 
 def test_no_images() -> None:
-    assert list(batches([], extractor_params(), 2, Counter())) == []
+    assert list(batches([], extractor_params(), 2)) == []
 
 
 def test_decoding_ahead_is_bounded(files: list[ImageFile], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +56,7 @@ def test_decoding_ahead_is_bounded(files: list[ImageFile], monkeypatch: pytest.M
 
     monkeypatch.setattr(inputs, "read_bytes", counting)
     monkeypatch.setattr(inputs, "AHEAD_BATCHES", 2)
-    source = batches(files, extractor_params(batch_size=2), 1, Counter())
+    source = batches(files, extractor_params(batch_size=2), 1)
     next(source)
     assert len(read) <= 4
     source.close()  # type: ignore[attr-defined]
@@ -66,7 +65,7 @@ def test_decoding_ahead_is_bounded(files: list[ImageFile], monkeypatch: pytest.M
 
 def test_a_broken_image_ends_it_behind_the_good_batches(files: list[ImageFile]) -> None:
     files[4].path.write_bytes(b"")
-    source = batches(files, extractor_params(batch_size=2), 2, Counter())
+    source = batches(files, extractor_params(batch_size=2), 2)
     assert [item.row for item in next(source)[0]] == [0, 1]
     assert [item.row for item in next(source)[0]] == [2, 3]
     with pytest.raises(ImageReadError, match=r"4\.png: the file is empty"):
@@ -76,7 +75,7 @@ def test_a_broken_image_ends_it_behind_the_good_batches(files: list[ImageFile]) 
 def test_an_image_of_another_size(files: list[ImageFile]) -> None:
     wrong = ImageFile(0, 1, files[0].path, (64, 32))
     with pytest.raises(ImageReadError, match=r"0\.png: the image has 64x32 pixels, but its annotation says 32x64"):
-        next(batches([wrong], extractor_params(), 1, Counter()))
+        next(batches([wrong], extractor_params(), 1))
 
 
 def test_hash_of_images_is_of_ids_and_bytes_in_order(files: list[ImageFile]) -> None:

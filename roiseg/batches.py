@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from roiseg.cache.reader import FeatureStore
+from roiseg.cache.source import FeatureSource
 from roiseg.dataset import ImageSample, RoiDataset, Targets
 
 
@@ -44,7 +44,7 @@ Features = dict[str, Tensor]
 Loaded = tuple[Batch, Features]
 
 
-def feature_buffers(store: FeatureStore, layers: Sequence[str], images: int, *, pinned: bool) -> Features:
+def feature_buffers(store: FeatureSource, layers: Sequence[str], images: int, *, pinned: bool) -> Features:
     """Layer -> (images, C, H, W) of the stored type, not filled; page-locked where `pinned`, for copies to a GPU."""
     types = {np.dtype(np.float16): torch.float16, np.dtype(np.int8): torch.int8, np.dtype(np.uint8): torch.uint8}
     return {name: torch.empty((images, *store.shapes[name]), dtype=types[store.dtypes[name]], pin_memory=pinned) for name in layers}

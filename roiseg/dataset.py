@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from roiseg.cache.reader import FeatureStore
+from roiseg.cache.source import FeatureSource
 from roiseg.geometry import Floats, jitter_boxes, roi_boxes
 from roiseg.index import ImagePeople, Index
 from roiseg.masks import label_distances, roi_labels
@@ -82,7 +82,7 @@ class ImageSample:
 class RoiDataset:
     """Images with at least one ROI, their cached features, and targets rasterised for the very boxes that are asked for."""
 
-    def __init__(self, index: Index, store: FeatureStore, params: DatasetParams, layers: Sequence[str], mask_hw: HW) -> None:
+    def __init__(self, index: Index, store: FeatureSource, params: DatasetParams, layers: Sequence[str], mask_hw: HW) -> None:
         """Join an index and a store.
 
         Args:

@@ -20,12 +20,13 @@ from roiseg.evaluate.overlays import Person, draw_boxes, draw_masks, write_png
 from roiseg.evaluate.pictures import target_mask
 from roiseg.export.export import BACKBONE_FILE, HEAD_FILE
 from roiseg.export.onnx import BOXES, METADATA_KEY, OUTPUT, feature_input
-from roiseg.extractor.images import Pixels, decode, read_bytes, to_input
+from roiseg.extractor.images import Pixels, as_input, decode, network_image, read_bytes
 from roiseg.extractor.params import ExtractorParams, Provider
 from roiseg.extractor.session import Backbone, make_session
 from roiseg.files import write_bytes, write_json
 from roiseg.geometry import Floats, Resize, check_boxes, clip_boxes, cxcywh_to_xyxy, roi_boxes, xywh_to_xyxy
 from roiseg.masks import Bools, encode_mask
+from roiseg.types import IMAGE
 
 BoxFormat = Literal["xyxy", "cxcywh"]
 
@@ -93,7 +94,7 @@ class Predictor:
         clipped = clip_boxes(boxes_image, image_hw)
         resize = Resize(image_hw, self._input.hw, self._input.resize)
         rois = roi_boxes(resize.boxes_to_unit(clipped), float(self.metadata["roi_padding"]))
-        outputs = self._backbone(self._batch(pixels))
+        outputs = self._maps(pixels)
         feeds: dict[str, NDArray[np.float32]] = {}
         for name in self.metadata["layers"]:
             values = outputs[name][:1].astype(np.float32)
@@ -107,9 +108,12 @@ class Predictor:
             people.append(PersonMask(mask, box, score))
         return people
 
-    def _batch(self, pixels: Pixels) -> NDArray[np.float32]:
-        one = to_input(pixels, self._input.params())
-        return np.repeat(one[None], self._backbone.info.batch_size or 1, axis=0)
+    def _maps(self, pixels: Pixels) -> dict[str, NDArray[Any]]:
+        """What the head may ask for, of one image or more of the same: the detector's layers, and the image itself."""
+        params = self._input.params()
+        image = network_image(pixels, params)
+        batch = np.repeat(as_input(image, params)[None], self._backbone.info.batch_size or 1, axis=0)
+        return self._backbone(batch) | {IMAGE: (image if params.color == "rgb" else image[::-1])[None]}
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ class _InputRule:
     pixel_max: float
 
     def params(self) -> ExtractorParams:
-        """The rule in the shape that `to_input` takes."""
+        """The rule in the shape that `network_image` takes."""
         rule = {"input_hw": self.hw, "resize": self.resize, "color": self.color, "pixel_max": self.pixel_max}
         rest = {"batch_size": 1, "provider": "auto", "precision": "float32", "detections": None}
         return ExtractorParams.parse({"onnx": BACKBONE_FILE, "layers": {"layer": "-"}, **rule, **rest}, "the exported input rule")

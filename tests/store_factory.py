@@ -38,7 +38,7 @@ from roiseg.index import Index, build_tables
 from roiseg.prepare import choose_pictures
 from roiseg.train.checkpoint import Checkpoint
 from roiseg.trained import HeadSections
-from roiseg.types import CutLayer, FeatureSpec, StoredType
+from roiseg.types import CutLayer, FeatureSpec, StoredType, array_name
 
 NETWORK_HW = (64, 96)
 TENSORS = {"layer_34": "/model.34/Concat_output_0", "layer_3": "/model.3/Concat_output_0"}
@@ -102,10 +102,10 @@ def extractor_params(**changes: object) -> ExtractorParams:
     return ExtractorParams.parse(values | changes, "extractor")
 
 
-def cache_params(dtype: StoredType = "float16") -> CacheParams:
-    """Section `cache`."""
+def cache_params(dtype: StoredType = "float16", **changes: object) -> CacheParams:
+    """Section `cache`; `changes` replace its values."""
     values = {"dtype": dtype, "codec": "lz4", "level": 1, "shuffle": "bitshuffle", "shard_mib": 1}
-    return CacheParams.parse({**values, "tile_hw": None, "views": ["plain"], "image": False}, "cache")
+    return CacheParams.parse({**values, "tile_hw": None, "views": ["plain"], "image": False, **changes}, "cache")
 
 
 def detector() -> onnx.ModelProto:
@@ -140,14 +140,16 @@ def write_store(
     Args:
         folder: work folder of the writer.
         path: such as `features/train.zarr`.
-        features: layer -> (N, C, H, W) of the stored type.
+        features: array -> (N, C, H, W) of the stored type; the arrays that `cache` asks for.
         image_ids: N ids in row order.
         asked: see `StoreWriter`.
         cache: section `cache`.
         scales: of int8 layers.
     """
     layers = tuple(
-        CutLayer(name, TENSORS[name], values.shape[1], (values.shape[2], values.shape[3])) for name, values in features.items()
+        CutLayer(name, TENSORS[name], values.shape[1], (values.shape[2], values.shape[3]))
+        for name, values in features.items()
+        if name in TENSORS
     )
     ids = np.array(image_ids, dtype=np.int64)
     arrays = stored_arrays(layers, NETWORK_HW, cache)
@@ -227,7 +229,9 @@ def model_params(**changes: object) -> HeadParams:
     return parse_model({**MODEL, **changes})
 
 
-def make_project(root: Path, dtype: StoredType = "float16", images: tuple[int, int] = (5, 4), min_box_px: float = 14.0) -> Project:
+def make_project(
+    root: Path, dtype: StoredType = "float16", images: tuple[int, int] = (5, 4), min_box_px: float = 14.0, **stored: object
+) -> Project:
     """Draw pictures, build tables, cut the detector and fill both stores.
 
     Args:
@@ -235,6 +239,7 @@ def make_project(root: Path, dtype: StoredType = "float16", images: tuple[int, i
         dtype: stored type.
         images: of the training and validation split.
         min_box_px: people smaller than this have no ROI; 14 leaves some of both kinds.
+        stored: changes to section `cache`, such as `views` and `image`.
     """
     extractor = extractor_params()
     detector_file = root / "detector.onnx"
@@ -255,16 +260,27 @@ def make_project(root: Path, dtype: StoredType = "float16", images: tuple[int, i
                 write_bytes(root / "index" / "val" / "pictures" / name, (root / split / "images" / name).read_bytes())
     scales = {} if dtype == "float16" else _scales(Backbone(plain, "cpu", "float32"), batches["train"][1])
     backbone = Backbone(_cut(root / "backbone.onnx", dtype), "cpu", "float32", scales)
-    cache = cache_params(dtype)
+    cache = cache_params(dtype, **stored)
     for split, (ids, inputs) in batches.items():
-        found = [backbone(item[None]) for item in inputs]
-        features = {name: np.concatenate([item[name] for item in found]) for name in TENSORS}
+        features = _features(backbone, inputs, cache)
         asked = asked_fields(extractor, cache)
         write_store(
             root / f"work_{split}", root / "features" / f"{split}.zarr", features, ids, asked=asked, cache=cache, scales=scales
         )
     (root / "data_analyze.json").write_text(json.dumps(STATISTICS))
     return Project(root, dtype, scales)
+
+
+def _features(backbone: Backbone, inputs: Sequence[NDArray[np.float32]], cache: CacheParams) -> dict[str, NDArray[Any]]:
+    """All arrays of a store, by plain means."""
+    features: dict[str, NDArray[Any]] = {}
+    for view in cache.views:
+        seen = [item if view == "plain" else item[..., ::-1] for item in inputs]
+        found = [backbone(item[None]) for item in seen]
+        features |= {array_name(name, view): np.concatenate([item[name] for item in found]) for name in TENSORS}
+    if cache.image:
+        features["image"] = np.rint(np.stack(inputs) * 255).astype(np.uint8)
+    return features
 
 
 def shared_project(folders: pytest.TempPathFactory, dtype: StoredType = "float16") -> Project:

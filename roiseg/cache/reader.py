@@ -1,6 +1,6 @@
 """Reading a store: checked when opened, never zeros for what is missing."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from zarr.errors import BaseZarrError
 
 from roiseg.cache.layout import IMAGE_ID, check_match, shard_key
 from roiseg.cache.mapped import MappedArray
+from roiseg.cache.source import FeatureSource
 from roiseg.cache.version import CACHE_VERSION
 from roiseg.errors import StoreDamagedError, StoreError, StoreMismatchError
 from roiseg.files import sha256_file
-from roiseg.params import nearest
 from roiseg.types import IMAGE, MIRRORED, PLAIN, FeatureSpec, View, Window, array_name
 
 
-class FeatureStore:
+class FeatureStore(FeatureSource):
     """A complete store, opened for reading. Safe to share between threads; reopens itself when pickled."""
 
     def __init__(self, path: Path, *, checksums: bool = True) -> None:
@@ -86,9 +86,6 @@ class FeatureStore:
             have = "is missing" if found is None else f"has {found} bytes"
             raise StoreDamagedError(f"{file}: {have}, expected {size} bytes; restore it with `dvc checkout` or `dvc pull`")
 
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
     @property
     def shards(self) -> dict[str, list[tuple[int, str]]]:
         """Array -> bytes and SHA-256 of each shard, as they were written."""
@@ -131,11 +128,6 @@ class FeatureStore:
         return (PLAIN, MIRRORED) if any(name.startswith(f"{MIRRORED}/") for name in self._arrays) else (PLAIN,)
 
     @cached_property
-    def layers(self) -> tuple[str, ...]:
-        """What can be read, in the order of the params; the image last, where there is one."""
-        return tuple(name for name in self._arrays if "/" not in name)
-
-    @cached_property
     def specs(self) -> dict[str, FeatureSpec]:
         """What each layer is, by name."""
         height, width = self._attrs["asked"]["input"]["hw"]
@@ -147,7 +139,7 @@ class FeatureStore:
     @cached_property
     def shapes(self) -> dict[str, tuple[int, int, int]]:
         """Layer -> (C, H, W)."""
-        arrays = {name: self._arrays[name] for name in self.layers}
+        arrays = {name: array for name, array in self._arrays.items() if "/" not in name}
         return {name: (array.shape[1], array.shape[2], array.shape[3]) for name, array in arrays.items()}
 
     @cached_property
@@ -180,76 +172,8 @@ class FeatureStore:
         """
         check_match(str(self.path), self.asked, want)
 
-    def check_rows(self, image_ids: NDArray[np.int64], what: str) -> None:
-        """Refuse the store if its rows aren't those of an index.
-
-        Raises:
-            StoreMismatchError: the first row that differs.
-        """
-        if len(image_ids) == len(self) and bool((image_ids == self.image_ids).all()):
-            return
-        raise StoreMismatchError(
-            f"{self.path}: holds {len(self)} images from id {self.image_ids[0]}, but {what} lists {len(image_ids)} "
-            f"from id {image_ids[0]}, in another order or of another set; run `dvc repro extract`"
-        )
-
-    def check_layers(self, layers: Iterable[str]) -> None:
-        """See that the store has every layer.
-
-        Raises:
-            StoreMismatchError: names the missing one, and near names.
-        """
-        for name in layers:
-            if name not in self.layers:
-                remedy = "set cache.image" if name == IMAGE else "add it to extractor.layers"
-                raise StoreMismatchError(f"{self.path}: no layer {name!r} (model.layers); {nearest(name, self.layers)}; {remedy}")
-
-    def check_views(self, views: Iterable[View]) -> None:
-        """See that the store has every view.
-
-        Raises:
-            StoreMismatchError: names the missing one.
-        """
-        for view in views:
-            if view not in self.views:
-                raise StoreMismatchError(
-                    f"{self.path}: no view {view!r} (dataset.views), only {', '.join(self.views)}; add it to cache.views"
-                )
-
-    def read(self, row: int, layers: Iterable[str], view: View = PLAIN) -> dict[str, NDArray[Any]]:
-        """Stored values of one image, in arrays of their own.
-
-        Args:
-            row: 0 <= row < N.
-            layers: names.
-            view: which way round the detector saw it.
-
-        Returns:
-            Layer -> (C, H, W), float16, int8 or uint8 (multiply by `scales`, where there is one).
-
-        Raises:
-            StoreDamagedError: as `read_into`.
-        """
-        values = {}
-        for name in layers:
-            values[name] = np.empty(self.shapes[name], dtype=self.dtypes[name])
-            self.read_into(row, name, values[name], view)
-        return values
-
     def read_into(self, row: int, layer: str, out: NDArray[Any], view: View = PLAIN) -> None:
-        """Decode the stored values of one image into a buffer, with no copy between.
-
-        Args:
-            row: 0 <= row < N.
-            layer: name.
-            out: (C, H, W) of the stored type, contiguous; filled.
-            view: which way round the detector saw it.
-
-        Raises:
-            IndexError: no such row.
-            ValueError: `out` is of another shape or type, or not contiguous.
-            StoreDamagedError: the bytes fail their checksum, can't be decoded, or are gone.
-        """
+        """See `FeatureSource`."""
         name = array_name(layer, view)
         _, rows, columns = self.shapes[layer]
         window = Window(0, rows, 0, columns)
@@ -263,19 +187,7 @@ class FeatureStore:
             out[...] = out[:, :, ::-1].copy()
 
     def read_window_into(self, row: int, layer: str, window: Window, out: NDArray[Any], view: View = PLAIN) -> None:
-        """Decode a part of one image into a buffer; of a store with tiles only the tiles that it meets.
-
-        Args:
-            row: 0 <= row < N.
-            layer: name.
-            window: cells of the layer, not empty.
-            out: (C, bottom - top, right - left) of the stored type, contiguous; filled.
-            view: which way round the detector saw it.
-
-        Raises:
-            IndexError: no such row, or a window outside the map.
-            ValueError, StoreDamagedError: as `read_into`.
-        """
+        """See `FeatureSource`."""
         name = array_name(layer, view)
         self._check_read(row, layer, window, out)
         if layer == IMAGE and view == MIRRORED:

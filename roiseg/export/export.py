@@ -64,7 +64,7 @@ def head_metadata(inputs: ExportInputs) -> dict[str, Any]:
             name: {"channels": store.specs[name].channels, "stride_hw": list(store.specs[name].stride_hw)}
             for name in inputs.val.layers
         },
-        "tensors": {name: asked["layers"][name] for name in inputs.val.layers},
+        "tensors": {name: asked["layers"][name] for name in inputs.val.layers if name in asked["layers"]},
         "input": asked["input"],
         "dtype": asked["dtype"],
         "scales": {name: [float(value) for value in store.scales[name]] for name in inputs.val.layers if name in store.scales},

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align as torchvision_roi_align
 
-from roiseg.types import HW
+from roiseg.types import HW, Window
 
 
 def roi_align(features: Tensor, boxes: Tensor, out_hw: HW, sampling_ratio: int) -> Tensor:
@@ -31,6 +31,45 @@ def roi_align(features: Tensor, boxes: Tensor, out_hw: HW, sampling_ratio: int) 
     height, width = features.shape[2:]
     scale = boxes.new_tensor([1, width, height, width, height])
     pooled: Tensor = torchvision_roi_align(features, boxes * scale, out_hw, 1.0, sampling_ratio, True)
+    return pooled
+
+
+def roi_window(boxes: Tensor, map_hw: HW) -> Window:
+    """The cells that `roi_align` reads for some boxes of one image.
+
+    Args:
+        boxes: (R, 4) xyxy, unit frame, R > 0; parts outside the map read no cell but its border's.
+        map_hw: (H, W).
+    """
+    height, width = map_hw
+    low = boxes[:, :2].min(dim=0).values * boxes.new_tensor([width, height]) - 0.5
+    high = boxes[:, 2:].max(dim=0).values * boxes.new_tensor([width, height]) - 0.5
+    # A cell more on each side: float32 may put a sample on the other side of a cell's centre.
+    left, top = (int(value) - 1 for value in low.floor())
+    right, bottom = (int(value) + 3 for value in high.floor())
+    top, bottom = max(0, min(top, height - 1)), max(1, min(bottom, height))
+    left, right = max(0, min(left, width - 1)), max(1, min(right, width))
+    return Window(top, max(bottom, top + 1), left, max(right, left + 1))
+
+
+def window_roi_align(part: Tensor, window: Window, map_hw: HW, boxes: Tensor, out_hw: HW, sampling_ratio: int) -> Tensor:
+    """`roi_align` on a part of a map that holds all cells that the boxes need (`roi_window`).
+
+    Args:
+        part: (N, C, bottom - top, right - left) float.
+        window: where the part lies in the map.
+        map_hw: (H, W) of the whole map.
+        boxes: (R, 5) of image number and xyxy in the unit frame of the whole map.
+        out_hw: (h, w).
+        sampling_ratio: samples along each side of a bin (>= 1).
+
+    Returns:
+        (R, C, h, w).
+    """
+    height, width = map_hw
+    scale = boxes.new_tensor([1, width, height, width, height])
+    shift = boxes.new_tensor([0, window.left, window.top, window.left, window.top])
+    pooled: Tensor = torchvision_roi_align(part, boxes * scale - shift, out_hw, 1.0, sampling_ratio, True)
     return pooled
 
 

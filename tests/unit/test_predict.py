@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-from store_factory import Exported, shared_export
+from store_factory import MODEL, Exported, make_project, run_export, shared_export
 
 from roiseg.batches import Loading
 from roiseg.errors import BoxError, GraphError, ImageReadError, MissingImageError
@@ -114,6 +114,24 @@ def test_prediction_is_what_evaluate_finds(exported: Exported, predictor: Predic
         mask = coco_mask.decode(result["segmentation"]).astype(bool)
         assert (person.mask != mask).mean() < 0.01
         assert person.score == pytest.approx(result["score"], abs=0.02)
+
+
+def test_a_head_that_reads_the_image(tmp_path: Path) -> None:
+    """The stored image and the one that prediction makes are the same layer."""
+    project = make_project(tmp_path / "project", image=True)
+    exported = run_export(project, tmp_path / "export", {**MODEL, "layers": ["layer_3", "image"]})
+    assert "image" not in json.loads((exported.folder / "head.json").read_text())["tensors"]
+    predictor, val = Predictor(exported.folder, "cpu"), exported.inputs.val
+    found = predictions(exported.inputs.head, val, torch.device("cpu"), Loading(2, 1, 1))
+    expected = [result for prediction in found for result in coco_results(prediction, val)]
+    assert expected
+    people = project.people("val")
+    boxes = {item["id"]: item["bbox"] for item in people.annotations}
+    names = {item["id"]: str(item["file_name"]) for item in people.images}
+    for result in expected:
+        pixels = np.asarray(cv2.imread(str(project.image("val", names[result["image_id"]]))), dtype=np.uint8)
+        (person,) = predictor(pixels, xywh_to_xyxy(np.array([boxes[result["annotation_id"]]])))
+        assert (person.mask != coco_mask.decode(result["segmentation"]).astype(bool)).mean() < 0.01
 
 
 # --- boxes as text ---

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from data_factory import person_record, rectangle
-from store_factory import MODEL, STILL, Project, hand_made, shared_project
+from store_factory import MODEL, STILL, Project, hand_made, make_project, shared_project
 
-from roiseg.batches import Loading, training_batches
+from roiseg.batches import Loading, dequantise, single_batch, training_batches
 from roiseg.dataset import RoiDataset
 from roiseg.errors import ParamsError, StoreMismatchError
 from roiseg.masks import label_distances, roi_labels
@@ -133,3 +134,75 @@ def test_store_without_the_layer(project: Project) -> None:
 def test_params_are_checked(project: Project, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ParamsError, match=message):
         project.sections(**changes)
+
+
+# --- mirrored views ---
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project that holds mirrored features, and images."""
+    return make_project(tmp_path_factory.mktemp("both"), "int8", views=["plain", "mirrored"], image=True)
+
+
+def test_a_mirrored_sample_is_that_of_the_mirrored_outlines(tmp_path: Path) -> None:
+    """Against people drawn the other way round; the person is chosen so that no pixel centre lies on an edge."""
+    there = [person_record(1, 7, rectangle(9, 3, 30, 21)), person_record(2, 7, rectangle(31, 5, 25, 26))]
+    mirror = [person_record(1, 7, rectangle(64 - 39, 3, 30, 21)), person_record(2, 7, rectangle(64 - 56, 5, 25, 26))]
+    found = hand_made(tmp_path / "a", there).whole_sample(0).mirrored()
+    expected = hand_made(tmp_path / "b", mirror).whole_sample(0)
+    assert found.view == "mirrored"
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-12)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_allclose(found.distances, expected.distances, atol=1e-5)
+
+
+def test_training_draws_from_both_views(both: Project) -> None:
+    dataset = both.open("train", **STILL)
+    row = int(dataset.rows[0])
+    samples = [dataset.training_sample(row, np.random.default_rng(seed)) for seed in range(60)]
+    mirrored = [sample for sample in samples if sample.view == "mirrored"]
+    assert 15 < len(mirrored) < 45
+    whole = dataset.whole_sample(row)
+    np.testing.assert_allclose(mirrored[0].boxes[:, 0], 1 - whole.boxes[: len(mirrored[0].boxes), 2])
+    assert whole.view == "plain", "validation sees the images as they are"
+
+
+@pytest.mark.parametrize(
+    ("views", "expected"), [(["plain"], {"plain"}), (["mirrored"], {"mirrored"}), (None, {"plain", "mirrored"})]
+)
+def test_views_that_are_asked_for(both: Project, views: list[str] | None, expected: set[str]) -> None:
+    dataset = both.open("train", views=views)
+    drawn = (dataset.training_sample(int(row), np.random.default_rng(seed)) for row in dataset.rows for seed in range(20))
+    assert {sample.view for sample in drawn} == expected
+
+
+def test_batches_hold_the_features_of_the_view(both: Project) -> None:
+    """Boxes, labels and features are of the same side: a mirrored batch reads the mirrored arrays, and the image flipped."""
+    dataset = both.open("train", {**MODEL, "layers": ["layer_3", "image"]}, views=["mirrored"])
+    for batch in training_batches(dataset, Loading(2, 1, 1), seed=0, epoch=1):
+        for place, row in enumerate(batch.rows):
+            for name in ("layer_3", "image"):
+                expected = dataset.store.read(row, [name], "mirrored")[name]
+                np.testing.assert_array_equal(batch.features[name][place].numpy(), expected)
+    image = dataset.store.read(0, ["image"])["image"]
+    np.testing.assert_array_equal(dataset.store.read(0, ["image"], "mirrored")["image"], image[..., ::-1])
+
+
+def test_a_store_without_the_view(project: Project) -> None:
+    with pytest.raises(StoreMismatchError, match=r"no view 'mirrored' \(dataset\.views\), only plain; add it to cache\.views"):
+        project.open("train", views=["plain", "mirrored"])
+
+
+def test_a_store_without_images(project: Project) -> None:
+    with pytest.raises(StoreMismatchError, match=r"no layer 'image' \(model\.layers\); .*; set cache\.image"):
+        project.open("train", {**MODEL, "layers": ["layer_3", "image"]})
+
+
+def test_images_are_read_between_0_and_1(both: Project) -> None:
+    dataset = both.open("val", {**MODEL, "layers": ["image"]})
+    batch = single_batch(dataset, 0)
+    scales = {name: torch.from_numpy(values) for name, values in dataset.store.scales.items()}
+    image = dequantise(batch.features, scales, torch.device("cpu"))["image"]
+    stored = dataset.store.read(0, ["image"])["image"]
+    np.testing.assert_allclose(image[0].numpy(), stored / 255, rtol=1e-6)

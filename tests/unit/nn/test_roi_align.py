@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import roi_align as reference
 
-from roiseg.nn.roi_align import dense_roi_align, roi_align
-from roiseg.types import HW
+from roiseg.nn.roi_align import dense_roi_align, roi_align, roi_window, window_roi_align
+from roiseg.types import HW, Window
 
 Align = Callable[[Tensor, Tensor, HW, int], Tensor]
 WAYS: tuple[Align, ...] = (roi_align, dense_roi_align)
@@ -120,3 +120,44 @@ def test_gradients_of_both_ways_agree() -> None:
         grads.append(features.grad)
     assert grads[0].abs().max() > 0
     torch.testing.assert_close(grads[0], grads[1], atol=1e-5, rtol=1e-5)
+
+
+# --- windows ---
+
+
+def aligned_in_window(features: Tensor, boxes: Tensor, out_hw: HW, ratio: int) -> tuple[Tensor, Window]:
+    """ROI align that is given the cells of the window and no others."""
+    map_hw = (features.shape[2], features.shape[3])
+    window = roi_window(boxes[:, 1:], map_hw)
+    assert 0 <= window.top < window.bottom <= map_hw[0]
+    assert 0 <= window.left < window.right <= map_hw[1]
+    part = features[:, :, window.top : window.bottom, window.left : window.right]
+    return window_roi_align(part, window, map_hw, boxes, out_hw, ratio), window
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    map_hw=st.tuples(st.integers(1, 24), st.integers(1, 30)),
+    out_hw=st.tuples(st.integers(1, 5), st.integers(1, 6)),
+    ratio=st.integers(1, 3),
+    count=st.integers(1, 6),
+)
+def test_a_window_gives_the_values_of_the_whole_map(seed: int, map_hw: HW, out_hw: HW, ratio: int, count: int) -> None:
+    """Boxes inside, across and beyond the border alike."""
+    features, boxes = features_of(seed, 1, 3, map_hw), random_boxes(seed, 1, count)
+    found, _ = aligned_in_window(features, boxes, out_hw, ratio)
+    torch.testing.assert_close(found, roi_align(features, boxes, out_hw, ratio), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", list(BOXES))
+def test_a_window_of_odd_boxes(case: str) -> None:
+    features = features_of(1, 1, 2, (9, 14))
+    boxes = torch.tensor([[0.0, *box] for box in BOXES[case]])
+    for rows in (boxes, *(boxes[place : place + 1] for place in range(len(boxes)))):
+        found, _ = aligned_in_window(features, rows, (3, 4), 2)
+        torch.testing.assert_close(found, roi_align(features, rows, (3, 4), 2), atol=1e-5, rtol=1e-5)
+
+
+def test_a_window_is_small_for_a_small_box() -> None:
+    _, window = aligned_in_window(features_of(0, 1, 1, (80, 60)), torch.tensor([[0.0, 0.5, 0.25, 0.6, 0.3]]), (7, 7), 2)
+    assert window == Window(18, 26, 28, 38)

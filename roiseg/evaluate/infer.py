@@ -49,8 +49,9 @@ def run_head(head: nn.Module, features: Mapping[str, Tensor], boxes: Tensor) -> 
 def predictions(head: nn.Module, dataset: RoiDataset, device: torch.device, loading: Loading) -> Iterator[Prediction]:
     """Answers for every ROI of a split, in row order; the head must be in eval mode."""
     scales = {name: torch.from_numpy(values) for name, values in dataset.store.scales.items()}
+    floats: dict[str, Tensor] = {}
     for batch in whole_batches(dataset, loading):
-        features = dequantise(batch.features, scales, device)
+        features = dequantise(batch.features, scales, device, floats)
         yield Prediction(batch, run_head(head, features, batch.boxes.to(device)))
 
 

@@ -129,6 +129,7 @@ class Trainer:
         self._head, self._optimizer = self._fabric.setup(run.head, optimizer)
         self._average.head.to(self._fabric.device)
         self._scales = {name: torch.from_numpy(values) for name, values in run.train.store.scales.items()}
+        self._floats: dict[str, Tensor] = {}
         self._steps = -(-len(run.train.rows) // params.images_per_batch)
         self._best = -1.0
         self._loading = Loading(
@@ -178,7 +179,7 @@ class Trainer:
         rois = 0
         for number, batch in enumerate(batches):
             rate = self._set_rate((epoch - 1) * self._steps + number)
-            features = dequantise(batch.features, self._scales, self._fabric.device)
+            features = dequantise(batch.features, self._scales, self._fabric.device, self._floats)
             output = self._head(features, batch.boxes.to(self._fabric.device))
             losses = run.loss(output, batch.targets.to(self._fabric.device))
             self._check_finite("loss", losses["total"], epoch, batch.rows)

@@ -183,6 +183,25 @@ def test_dequantise_by_hand() -> None:
     assert all(values.dtype == torch.float32 for values in found.values())
 
 
+def test_dequantise_into_buffers() -> None:
+    """The same values in memory that stays; a smaller batch takes the front of it."""
+    kept: dict[str, torch.Tensor] = {}
+    scales, rng = {"a": torch.tensor([0.5, 2.0])}, np.random.default_rng(0)
+    places = []
+    for images in (3, 1, 3, 2):
+        stored = {
+            "a": torch.from_numpy(rng.integers(-127, 128, (images, 2, 3, 4)).astype(np.int8)),
+            "b": torch.from_numpy(rng.normal(size=(images, 1, 2, 2)).astype(np.float16)),
+        }
+        found = dequantise(stored, scales, torch.device("cpu"), kept)
+        expected = dequantise(stored, scales, torch.device("cpu"))
+        for name, values in found.items():
+            assert torch.equal(values, expected[name])
+            assert values.data_ptr() != expected[name].data_ptr()
+        places.append({name: values.data_ptr() for name, values in found.items()})
+    assert all(place == places[0] for place in places)
+
+
 def test_int8_features_are_the_float16_ones(project: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
     small = shared_project(tmp_path_factory, "int8")
     exact, rough = (part.open("train").store for part in (project, small))

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from roiseg.cache.layout import stored_arrays
 from roiseg.cache.params import CacheParams
-from roiseg.cache.space import check_space, dvc_cache, estimate_bytes, links_into
+from roiseg.cache.space import check_space, estimate_bytes, links_into
 from roiseg.coco import DataParams
 from roiseg.errors import DiskSpaceError, ProviderError, RoisegError
 from roiseg.extractor.graph import load_graph, read_metadata
@@ -23,6 +23,7 @@ from roiseg.extractor.session import PROVIDERS, make_session
 from roiseg.params import PARAMS_FILE, load_section, read_yaml
 from roiseg.schema import check_params
 from roiseg.trained import FEATURES, INDEX
+from roiseg.work import dvc_cache
 
 State = Literal["good", "note", "bad"]
 

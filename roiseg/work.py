@@ -5,6 +5,7 @@ DVC deletes a stage's outs before it runs, and deletes an out whose hashing was 
 rename that. The folder goes once `dvc.lock` shows that DVC has taken the out over.
 """
 
+import configparser
 import hashlib
 import json
 import os
@@ -61,16 +62,34 @@ def mark_done(folder: Path, stage: str, files: Iterable[Path]) -> None:
     Args:
         folder: the work folder.
         stage: name of the stage in dvc.yaml.
-        files: deps and outs of the stage that are files, spelled as in dvc.yaml; small ones only, for they are hashed here.
+        files: deps and outs of the stage, or files inside its outs, spelled as in dvc.yaml; small ones only, for they are hashed
+            here. Together they must tell this result from that of any other params.
     """
     sums = {path.as_posix(): hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() for path in files}
     write_json(folder / DONE, {"stage": stage, "files": sums})
 
 
+def dvc_cache() -> Path:
+    """Where DVC keeps its cache, for the project in the current folder."""
+    config = configparser.ConfigParser()
+    # The later file wins, as for DVC.
+    config.read([".dvc/config", ".dvc/config.local"], encoding="utf-8")
+    return Path(".dvc", config.get("cache", "dir", fallback="cache"))
+
+
+def cached(md5: str) -> Path:
+    """Where DVC's cache keeps a file by the MD5 that DVC names it by; a folder's (`...dir`) is a JSON list of its files.
+
+    The layout is documented: "Structure of the cache directory" in DVC's user guide.
+    """
+    return dvc_cache() / "files" / "md5" / md5[:2] / md5[2:]
+
+
 def clean_finished(lock: Path = Path("dvc.lock"), root: Path = WORK) -> list[Path]:
     """Delete work folders whose result DVC holds.
 
-    A folder is finished when the lock's entry of its stage names the same bytes for all files that `mark_done` noted.
+    A folder is finished when the lock's entry of its stage names the same bytes for all files that `mark_done` noted. What is in
+    an out that is a folder stands in a list in DVC's cache; as long as that isn't there, the work folder stays.
 
     Returns:
         The folders that were deleted.
@@ -84,8 +103,18 @@ def clean_finished(lock: Path = Path("dvc.lock"), root: Path = WORK) -> list[Pat
         entry = stages.get(record["stage"])
         if entry is None:
             continue
-        known = {str(item["path"]): item.get("md5") for item in (*entry.get("deps", ()), *entry.get("outs", ()))}
+        known = _known(entry)
         if all(known.get(path) == digest for path, digest in record["files"].items()):
             shutil.rmtree(done.parent)
             gone.append(done.parent)
     return gone
+
+
+def _known(entry: Mapping[str, Any]) -> dict[str, str]:
+    """File -> MD5 of all that an entry of the lock names, and of all files inside its outs."""
+    outs = {str(item["path"]): str(item.get("md5")) for item in entry.get("outs", ())}
+    known = outs | {str(item["path"]): str(item.get("md5")) for item in entry.get("deps", ())}
+    for path, digest in outs.items():
+        if digest.endswith(".dir") and cached(digest).is_file():
+            known |= {f"{path}/{file['relpath']}": str(file["md5"]) for file in json.loads(cached(digest).read_text())}
+    return known

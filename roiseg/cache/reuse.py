@@ -1,7 +1,6 @@
 """Taking over what is unchanged from the store before, so that a new layer costs its own computation and no more.
 
-DVC deletes a stage's outs before it runs the stage, but its cache still holds what `dvc.lock` names. Its layout is documented
-("Structure of the cache directory" in DVC's user guide): `files/md5/ab/cdef...`, and for a folder a JSON list of its files.
+DVC deletes a stage's outs before it runs the stage, but its cache still holds what `dvc.lock` names.
 """
 
 import json
@@ -12,13 +11,13 @@ from pathlib import Path
 
 from roiseg.cache.layout import shard_key
 from roiseg.cache.reader import FeatureStore
-from roiseg.cache.space import dvc_cache
 from roiseg.cache.writer import StoreWriter
 from roiseg.errors import StoreDamagedError, StoreError
 from roiseg.files import sha256_file
 from roiseg.params import read_yaml
 from roiseg.progress import progress
 from roiseg.types import StoredArray
+from roiseg.work import cached
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +33,12 @@ def previous_store(stage: str, out: Path, folder: Path, lock: Path = Path("dvc.l
     """
     entry = ((read_yaml(lock).get("stages") or {}).get(stage) if lock.is_file() else None) or {}
     sums = [str(item.get("md5")) for item in entry.get("outs", ()) if item["path"] == out.as_posix()]
-    objects = dvc_cache().resolve() / "files" / "md5"
-    listing = _cached(objects, sums[0]) if sums else None
+    listing = cached(sums[0]) if sums else None
     if listing is None or not listing.is_file():
         return None
     shutil.rmtree(folder, ignore_errors=True)
     for item in json.loads(listing.read_text()):
-        source, target = _cached(objects, item["md5"]), folder / item["relpath"]
+        source, target = cached(item["md5"]).resolve(), folder / item["relpath"]
         if not source.is_file():
             return None
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -50,10 +48,6 @@ def previous_store(stage: str, out: Path, folder: Path, lock: Path = Path("dvc.l
     except StoreError as error:
         logger.info("nothing is taken over from the store before: %s", error)
         return None
-
-
-def _cached(objects: Path, md5: str) -> Path:
-    return objects / md5[:2] / md5[2:]
 
 
 def take_over(previous: FeatureStore, writer: StoreWriter) -> list[str]:

@@ -1,6 +1,5 @@
 """Room on the disk: what a store will take, and whether there is as much."""
 
-import configparser
 import errno
 import os
 import shutil
@@ -43,19 +42,11 @@ def estimate_bytes(arrays: Sequence[StoredArray], images: int, params: CachePara
     return int(sum(halves))
 
 
-def dvc_cache() -> Path:
-    """Where DVC keeps its cache, for the project in the current folder."""
-    config = configparser.ConfigParser()
-    # The later file wins, as for DVC.
-    config.read([".dvc/config", ".dvc/config.local"], encoding="utf-8")
-    return Path(".dvc", config.get("cache", "dir", fallback="cache"))
-
-
 def links_into(cache: Path, folder: Path) -> bool:
     """Whether files of `folder` can be hard-linked into DVC's cache, so that it needs no room of its own.
 
     Args:
-        cache: see `dvc_cache`; made if it isn't there.
+        cache: that of DVC; made if it isn't there.
         folder: where stores are written.
     """
     if not Path(".dvc").is_dir():

@@ -14,7 +14,7 @@ from roiseg.cache.layout import stored_arrays
 from roiseg.cache.params import CacheParams, ReaderParams, asked_fields
 from roiseg.cache.reuse import previous_store, take_over
 from roiseg.cache.scales import load_scales
-from roiseg.cache.space import check_space, dvc_cache, estimate_bytes, links_into
+from roiseg.cache.space import check_space, estimate_bytes, links_into
 from roiseg.cache.writer import StoreWriter
 from roiseg.extractor.inputs import hash_images, image_files
 from roiseg.extractor.params import ExtractorParams
@@ -22,7 +22,7 @@ from roiseg.extractor.pipeline import Extraction
 from roiseg.extractor.session import Backbone
 from roiseg.files import sha256_file, sha256_json, write_parquet
 from roiseg.types import IMAGE, StoredArray, array_name
-from roiseg.work import link_tree, mark_done, work_folder
+from roiseg.work import dvc_cache, link_tree, mark_done, work_folder
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def extract(
     stored = sum(writer.finish().values())
     write_parquet(paths.detections, extraction.detections(image_ids))
     link_tree(writer.path, paths.store)
-    mark_done(folder, stage, (paths.backbone, paths.scales, paths.index, paths.detections))
+    mark_done(folder, stage, (paths.backbone, paths.scales, paths.index, paths.detections, paths.store / "zarr.json"))
     return _figures(arrays, len(files), stored, writer.saturated())
 
 

@@ -1,6 +1,7 @@
 """Tests of roiseg.work: where long stages resume, and how their result becomes an out."""
 
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from roiseg.work import clean_finished, link_tree, mark_done, work_folder
+from roiseg.work import cached, clean_finished, dvc_cache, link_tree, mark_done, work_folder
 
 
 def fill(folder: Path, files: dict[str, str]) -> Path:
@@ -94,10 +95,13 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
 def write_lock(stage: str, deps: dict[str, str], outs: dict[str, str]) -> None:
     def entries(files: dict[str, str]) -> list[dict[str, str]]:
-        sums = {name: hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() for name, text in files.items()}
-        return [{"path": name, "hash": "md5", "md5": digest} for name, digest in sums.items()]
+        return [{"path": name, "hash": "md5", "md5": md5(text)} for name, text in files.items()]
 
     data = {"schema": "2.0", "stages": {stage: {"cmd": "x", "deps": entries(deps), "outs": entries(outs)}}}
     with Path("dvc.lock").open("w") as file:
@@ -126,6 +130,34 @@ def test_keep_while_dvc_holds_another_result(finished: Path, stage: str, deps: d
     write_lock(stage, deps, outs)
     assert clean_finished() == []
     assert finished.is_dir()
+
+
+@pytest.mark.parametrize(("held", "goes"), [("mine", True), ("older", False), (None, False)], ids=["mine", "older", "no list"])
+def test_a_file_inside_an_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: str | None, goes: bool) -> None:
+    """A store made with other params may have all its small neighbours in common with the one that the lock still names."""
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path, {"in.onnx": "in", "out.zarr/zarr.json": "mine", "out.zarr/layer/zarr.json": "same"})
+    folder = work_folder("extract@train", {"codec": "zstd"})
+    mark_done(folder, "extract@train", [Path("in.onnx"), Path("out.zarr/zarr.json")])
+    if held is not None:
+        cached("ab12.dir").parent.mkdir(parents=True)
+        files = {"layer/zarr.json": "same", "zarr.json": held}
+        cached("ab12.dir").write_text(json.dumps([{"md5": md5(text), "relpath": name} for name, text in files.items()]))
+    write_lock("extract@train", {"in.onnx": "in"}, {"out.zarr": "?"})
+    Path("dvc.lock").write_text(Path("dvc.lock").read_text().replace(md5("?"), "ab12.dir"))
+    assert clean_finished() == ([folder] if goes else [])
+    assert folder.is_dir() is not goes
+
+
+def test_dvc_cache_is_where_the_config_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert dvc_cache() == Path(".dvc/cache")
+    Path(".dvc").mkdir()
+    Path(".dvc/config").write_text("[core]\n    analytics = false\n[cache]\n    dir = ../shared\n")
+    assert dvc_cache() == Path(".dvc/../shared")
+    Path(".dvc/config.local").write_text("[cache]\n    dir = /mnt/cache\n")
+    assert dvc_cache() == Path("/mnt/cache")
+    assert cached("abcd.dir") == Path("/mnt/cache/files/md5/ab/cd.dir")
 
 
 @pytest.mark.parametrize("text", [None, "", "schema: '2.0'\n"], ids=["none", "empty", "no stages"])

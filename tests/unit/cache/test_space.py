@@ -13,9 +13,10 @@ from onnx_factory import STORE_LAYERS, Recipe, cache_params
 
 from roiseg.cache.layout import stored_arrays
 from roiseg.cache.reader import FeatureStore
-from roiseg.cache.space import SHARES, check_space, dvc_cache, estimate_bytes, links_into
+from roiseg.cache.space import SHARES, check_space, estimate_bytes, links_into
 from roiseg.errors import DiskSpaceError
 from roiseg.types import CutLayer
+from roiseg.work import dvc_cache
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -36,16 +37,6 @@ def test_estimate_of_full_coco() -> None:
 def test_every_form_has_a_share() -> None:
     assert set(SHARES) == {(dtype, codec) for dtype in ("float16", "int8", "uint8") for codec in ("none", "lz4", "zstd")}
     assert estimate_bytes(stored_arrays(STORE_LAYERS, (32, 64), cache_params()), 0, cache_params()) == 0
-
-
-def test_dvc_cache_is_where_the_config_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert dvc_cache() == Path(".dvc/cache")
-    Path(".dvc").mkdir()
-    Path(".dvc/config").write_text("[core]\n    analytics = false\n[cache]\n    dir = ../shared\n")
-    assert dvc_cache() == Path(".dvc/../shared")
-    Path(".dvc/config.local").write_text("[cache]\n    dir = /mnt/cache\n")
-    assert dvc_cache() == Path("/mnt/cache")
 
 
 def test_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -346,7 +346,7 @@ def test_done_names_the_files_of_dvc(place: Path) -> None:
     run(extractor_params(), cache_params())
     done = json.loads((work_folder() / "done.json").read_text())
     assert done["stage"] == "extract@train"
-    assert list(done["files"]) == ["backbone.onnx", "scales.npz", "index/train/images.parquet", "d.parquet"]
+    assert list(done["files"]) == ["backbone.onnx", "scales.npz", "index/train/images.parquet", "d.parquet", "f.zarr/zarr.json"]
 
 
 GOLDEN = {

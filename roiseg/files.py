@@ -1,10 +1,12 @@
-"""Files that are whole or absent: write aside, rename."""
+"""Files that are whole or absent: write aside, rename.
+
+What is aside has one name for each file, so that the next write takes the place of what a killed one left there.
+"""
 
 import hashlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ import pandas as pd
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` beside `path`, then rename it there, so that no reader ever sees a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    aside = path.with_name(f"{path.name}.partial")
     try:
         with aside.open("wb") as file:
             file.write(data)
@@ -35,7 +37,7 @@ def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any], *, indent: 
 def write_parquet(path: Path, table: pd.DataFrame) -> None:
     """Parquet with a stable byte form (pyarrow writes no times)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    aside = path.with_name(f"{path.name}.partial")
     try:
         table.to_parquet(aside, index=False, engine="pyarrow", compression="zstd")
         aside.replace(path)

@@ -52,8 +52,9 @@ def links_into(cache: Path, folder: Path) -> bool:
     if not Path(".dvc").is_dir():
         return True  # no project of DVC's, so no cache that would want room
     cache.mkdir(parents=True, exist_ok=True)
-    source, target = folder / f".link-{os.getpid()}.partial", cache / f".link-{os.getpid()}.partial"
+    source, target = folder / ".link.partial", cache / f".link-{folder.name}.partial"
     source.write_bytes(b"")
+    target.unlink(missing_ok=True)  # of a run that was killed here
     try:
         os.link(source, target)
     except OSError:

@@ -3,11 +3,15 @@
 import hashlib
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from dvc_project import ROOT
 
 from roiseg.files import new_folder, sha256_file, sha256_json, write_bytes, write_json, write_parquet
 
@@ -48,6 +52,29 @@ def test_write_bytes_is_not_seen_before_it_is_whole(tmp_path: Path, monkeypatch:
     write_bytes(path, b"new")
     assert seen == [False]
     assert path.read_bytes() == b"new"
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import pandas as pd
+from roiseg.files import write_bytes, write_parquet
+Path.replace = lambda *_: os.kill(os.getpid(), 9)
+write_bytes(Path(sys.argv[1]), b"torn") if sys.argv[1].endswith(".bin") else write_parquet(Path(sys.argv[1]), pd.DataFrame())
+"""
+
+
+@pytest.mark.parametrize("name", ["file.bin", "table.parquet"])
+def test_what_a_kill_left_goes_with_the_next_write(tmp_path: Path, name: str) -> None:
+    """No work folder is cleaned of what lies beside an out."""
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / name)], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
+    if name == "file.bin":
+        write_bytes(tmp_path / name, b"whole")
+    else:
+        write_parquet(tmp_path / name, TABLE)
+    assert names(tmp_path) == [name]
 
 
 def test_write_json_has_one_byte_form(tmp_path: Path) -> None:

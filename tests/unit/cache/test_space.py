@@ -44,6 +44,9 @@ def test_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert links_into(dvc_cache(), tmp_path), "no DVC here"
     Path(".dvc").mkdir()
     assert links_into(dvc_cache(), tmp_path)
+    Path(".dvc/cache", f".link-{tmp_path.name}.partial").write_bytes(b"")
+    assert links_into(dvc_cache(), tmp_path), "an earlier look was killed"
+    assert not list(tmp_path.rglob("*.partial"))
 
     def other_disk(*_: object) -> None:
         raise OSError(errno.EXDEV, "Invalid cross-device link")

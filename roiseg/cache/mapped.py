@@ -85,7 +85,7 @@ class Shard:
         if not offset <= stop <= offset + length <= self._end:
             raise self._damaged(f"chunk {number} lies at {offset} to {offset + length}, outside the file")
         view = memoryview(self._map)[offset:stop]
-        if has_crc and check and crc32c(bytes(view)) != self._map[stop : stop + CRC_BYTES]:
+        if has_crc and check and crc32c(view) != self._map[stop : stop + CRC_BYTES]:
             raise self._damaged(f"chunk {number} fails its checksum")
         return view
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import google_crc32c
 import numpy as np
+from crc32c import crc32c as checksum
 from numcodecs import Blosc
 from numpy.typing import NDArray
 
@@ -25,9 +25,9 @@ NOTHING: Final = 2**64 - 1
 SHUFFLES: Final = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}
 
 
-def crc32c(data: bytes) -> bytes:
+def crc32c(data: bytes | memoryview) -> bytes:
     """CRC-32C of some bytes, little endian."""
-    return int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
+    return int(checksum(data)).to_bytes(CRC_BYTES, "little")
 
 
 def tiles(values: NDArray[Any], tile: HW) -> Iterator[NDArray[Any]]:
@@ -62,7 +62,7 @@ class ShardFile:
         """Write the next encoded chunk, with its checksum."""
         self._index[self._count] = self._size, len(chunk) + CRC_BYTES
         self._count += 1
-        for part in (chunk, crc32c(bytes(chunk))):
+        for part in (chunk, crc32c(chunk)):
             self._write(part)
 
     def _write(self, part: bytes | memoryview) -> None:

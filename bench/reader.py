@@ -3,17 +3,16 @@
     python -m bench.reader [--split train] [--layer NAME] [--images 64] [--json FILE]
 
 Takes one layer of a float16 or int8 store that `dvc repro` made, writes it anew in a temporary folder in every form that
-`params.yaml` allows, and reads whole images in random order, one thread, page cache warm. Sides alternate, so that a noisy machine
-disturbs all alike; the median of the rounds counts. The limit is copying raw float16 from a `np.memmap` into a buffer that is used
-again: memory bandwidth. zarrs and tensorstore take part where they are installed (`uv pip install zarrs tensorstore`).
+`params.yaml` allows, and lets them race as `roiseg cache bench` does with the store as it is (roiseg/cache/race.py). zarrs and
+tensorstore take part where they are installed:
+
+    uv run --group bench python -m bench.reader
 """
 
 import argparse
 import importlib.util
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import zarr
 from numpy.typing import NDArray
 
 from roiseg.cache.params import CacheParams
+from roiseg.cache.race import LIMIT, ROUNDS, Run, copying, race, readers, reading
 from roiseg.cache.reader import FeatureStore
 from roiseg.cache.writer import StoreWriter
 from roiseg.calibrate import scales_from_peaks
@@ -39,9 +39,7 @@ FORMS = [
     ("int8", "zstd", "noshuffle"),
     ("int8", "zstd", "bitshuffle"),
 ]
-ROUNDS = 7
 LAYER = "layer"
-Read = Callable[[int], object]
 
 
 @dataclass(frozen=True)
@@ -92,37 +90,19 @@ def write(values: NDArray[np.float16], folder: Path, dtype: Any, codec: Any, shu
     return Form(name, writer.path, stored / values.nbytes)
 
 
-def readers(form: Form) -> dict[str, Read]:
-    """Every way to read a form."""
-    sides: dict[str, Read] = {}
-    for name, check in (("roiseg", True), ("roiseg, no checksums", False)):
-        store = FeatureStore(form.store, checksums=check)
-        out = np.empty(store.shapes[LAYER], store.dtype)
-        sides[name] = lambda row, store=store, out=out: store.read_into(row, LAYER, out)  # type: ignore[misc]
-    array = zarr.open_array(form.store / LAYER, mode="r")
-    sides["zarr-python"] = lambda row: array[row]
+def guests(form: Form, rows: Sequence[int]) -> dict[str, Run]:
+    """Other readers of Zarr, as far as they are installed."""
+    sides: dict[str, Run] = {}
     if importlib.util.find_spec("tensorstore"):
         import tensorstore
 
         opened = tensorstore.open({"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{form.store / LAYER}/"}}).result()
-        sides["tensorstore"] = lambda row: opened[row].read().result()
+        sides["tensorstore"] = reading(lambda row: opened[row].read().result(), rows)
     if importlib.util.find_spec("zarrs"):
         with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
             fast = zarr.open_array(form.store / LAYER, mode="r")
-        sides["zarrs"] = lambda row: fast[row]
+        sides["zarrs"] = reading(lambda row: fast[row], rows)
     return sides
-
-
-def race(sides: dict[str, Read], rows: NDArray[np.int64]) -> dict[str, float]:
-    """Median seconds an image of each side, alternating."""
-    taken: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(ROUNDS):
-        for name, read in sides.items():
-            began = time.perf_counter()
-            for row in rows.tolist():
-                read(row)
-            taken[name].append((time.perf_counter() - began) / len(rows))
-    return {name: statistics.median(times) for name, times in taken.items()}
 
 
 def main() -> None:
@@ -134,21 +114,20 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     values = load(options.split, options.layer, options.images)
-    rows = np.random.default_rng(0).permutation(len(values)).astype(np.int64)
+    rows = np.random.default_rng(0).permutation(len(values)).tolist()
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         values.tofile(folder / "raw")
         raw = np.memmap(folder / "raw", np.float16, "r", shape=values.shape)
-        buffer = np.empty(values.shape[1:], np.float16)
         for number, (dtype, codec, shuffle) in enumerate(FORMS):
             form = write(values, folder / str(number), dtype, codec, shuffle)
-            seconds = race({"memmap": lambda row: np.copyto(buffer, raw[row]), **readers(form)}, rows)
-            speed = {name: seconds["memmap"] / value for name, value in seconds.items()}
+            seconds = race({LIMIT: copying(raw, rows), **readers(form.store, LAYER, rows), **guests(form, rows)}, ROUNDS)
+            speed = {name: seconds[LIMIT] / value for name, value in seconds.items()}
             results[form.name] = {"share_of_raw_float16": form.share, "images_per_second_over_memmap": speed}
             shown = "  ".join(f"{name} {value:.2f}" for name, value in speed.items())
-            copied = values[0].nbytes / seconds["memmap"] / 1e9
-            print(f"{form.name:23} size {form.share:.3f}  speed: {shown}  (memmap copy {copied:.1f} GB/s)")
+            copied = values.nbytes / seconds[LIMIT] / 1e9
+            print(f"{form.name:23} size {form.share:.3f}  speed: {shown}  ({LIMIT} {copied:.1f} GB/s)")
     if options.json:
         write_json(options.json, results)
 

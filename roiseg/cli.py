@@ -154,5 +154,20 @@ def cache_verify(
             CONSOLE.print(line, markup=False, highlight=False)
 
 
+@cache.command("bench")
+def cache_bench(
+    split: Split = "train",
+    layer: Annotated[str | None, typer.Option(help="One layer; all of them without it.")] = None,
+    images: Annotated[int, typer.Option(min=1, help="How many are read; 1,024 x 80 x 80 takes 13 MB of disk for each.")] = 64,
+) -> None:
+    """How fast this store is read on this machine, beside zarr-python and a copy of raw float16."""
+    with _speaking():
+        from roiseg.cache.race import race_store
+        from roiseg.trained import FEATURES
+
+        for line in race_store(FEATURES / f"{split}.zarr", layer, images):
+            CONSOLE.print(line, markup=False, highlight=False)
+
+
 if __name__ == "__main__":
     app()

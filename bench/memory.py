@@ -1,6 +1,6 @@
 """Peak memory of extraction and training, for few and for many images: it must not grow with them.
 
-    python -m bench.memory [--images 100 1000]
+    python -m bench.memory [--images 100 1000] [--json FILE]
 
 Repeats the rows of the validation index, extracts them into a temporary folder and trains one epoch on the result, each in a
 process of its own, and prints the peak of RssAnon + RssShmem of each (mapped shards are page cache and don't count). Needs the outs
@@ -21,7 +21,7 @@ import pandas as pd
 from roiseg.cache.params import CacheParams, ReaderParams
 from roiseg.extractor.extract import ExtractPaths, extract
 from roiseg.extractor.params import ExtractorParams
-from roiseg.files import write_parquet
+from roiseg.files import write_json, write_parquet
 from roiseg.losses import LossParams
 from roiseg.params import load_params, load_section
 from roiseg.train.params import TrainParams
@@ -100,7 +100,10 @@ def main() -> None:
     """Both peaks for each number of images."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=int, nargs="+", default=[100, 1000])
-    for count in parser.parse_args().images:
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    peaks = []
+    for count in options.images:
         Path(".work").mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=".work") as temporary:
             root = Path(temporary)
@@ -109,8 +112,11 @@ def main() -> None:
             shutil.copytree(root / "features/train.zarr", root / "features/val.zarr")
             training = peak_mb(run_training, root)
             print(f"{count} images: extraction {extraction:.0f} MB, training {training:.0f} MB")
+            peaks.append({"images": count, "extraction_mb": extraction, "training_mb": training})
         for left in Path(".work").glob(f"bench-{root.name}*"):
             shutil.rmtree(left)
+    if options.json:
+        write_json(options.json, {"peaks": peaks})
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """What colour alone tells about the sample: a linear classifier on pixel RGB, beside the whole box as target.
 
-    python -m bench.sample_cues
+    python -m bench.sample_cues [--json FILE]
 
 Prints `iou_target_roi` on the validation split, which must stay below 0.5: people who can be told by their colours would make the
-sample a test of nothing. Needs the outs of `dvc repro prepare`; writes nothing.
+sample a test of nothing. Needs the outs of `dvc repro prepare`; writes nothing else.
 """
 
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from roiseg.coco import DataParams
 from roiseg.evaluate.metrics import ious, roi_confusions
 from roiseg.extractor.images import decode, read_bytes
 from roiseg.extractor.params import ExtractorParams
+from roiseg.files import write_json
 from roiseg.geometry import roi_boxes
 from roiseg.index import Index
 from roiseg.masks import TARGET, roi_labels
@@ -69,15 +71,25 @@ def target_iou(predicted: NDArray[np.bool_], labels: NDArray[np.uint8]) -> float
 
 def main() -> None:
     """Fit on train, choose the threshold there, score on val."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
     splits = {name: [np.stack(part) for part in zip(*rois(name), strict=True)] for name in ("train", "val")}
     colours, labels = splits["train"]
     weights = fit(torch.from_numpy(colours).reshape(-1, 3), torch.from_numpy((labels == TARGET).astype(np.float32)).reshape(-1))
     chances = {name: (torch.from_numpy(part[0]) @ weights[:3] + weights[3]).sigmoid().numpy() for name, part in splits.items()}
     best = max(THRESHOLDS, key=lambda threshold: target_iou(chances["train"] > threshold, labels))
     colours, labels = splits["val"]
-    print(f"whole box            {target_iou(np.ones(labels.shape, np.bool_), labels):.3f}")
-    print(f"linear RGB, at 0.5   {target_iou(chances['val'] > 0.5, labels):.3f}")
-    print(f"linear RGB, at {best:.2f}  {target_iou(chances['val'] > best, labels):.3f}  (threshold with the best IoU on train)")
+    figures = {
+        "whole_box": target_iou(np.ones(labels.shape, np.bool_), labels),
+        "linear_rgb": target_iou(chances["val"] > 0.5, labels),
+        "linear_rgb_best": target_iou(chances["val"] > best, labels),
+    }
+    print(f"whole box            {figures['whole_box']:.3f}")
+    print(f"linear RGB, at 0.5   {figures['linear_rgb']:.3f}")
+    print(f"linear RGB, at {best:.2f}  {figures['linear_rgb_best']:.3f}  (threshold with the best IoU on train)")
+    if options.json:
+        write_json(options.json, {**figures, "best_threshold": float(best)})
 
 
 if __name__ == "__main__":

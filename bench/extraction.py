@@ -1,24 +1,28 @@
 """Extraction against its limits: the whole pipeline, a bare loop and the session alone, on the same images in one run.
 
-    python -m bench.extraction [--json FILE]
+    python -m bench.extraction [--images N] [--full-size [--layers layer_34 ...]] [--json FILE]
 
-The bare loop decodes, prepares and runs one batch after the other and writes nothing; the session alone gets inputs that are ready.
-Prints milliseconds an image of each, and the shares of their speeds that the pipeline reaches, which also compresses and writes.
-Needs the outs of `dvc repro`; writes only to a temporary folder.
+The bare loop decodes, prepares and runs one batch after the other and writes nothing; the session alone gets inputs that are
+ready. Prints milliseconds an image of each, the shares of their speeds that the pipeline reaches, which also compresses and
+writes, and the bytes that it writes a second. With `--full-size` the detector is as large as YOLOv9-E (bench/full_size.py): a
+second an image and more on two cores, so it takes 16 images where `--images` says nothing. Needs the outs of `dvc repro`; writes
+only to a temporary folder in `.work`.
 """
 
 import argparse
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from roiseg.cache.params import CacheParams
+from bench.full_size import BACKBONE, LAYERS, SCALES, full_size_params, make_full_size
+from roiseg.cache.params import CacheParams, asked_fields
+from roiseg.cache.race import race
 from roiseg.cache.scales import load_scales
 from roiseg.cache.writer import StoreWriter
 from roiseg.coco import DataParams
@@ -29,70 +33,143 @@ from roiseg.extractor.pipeline import Extraction
 from roiseg.extractor.session import Backbone
 from roiseg.files import write_json
 from roiseg.params import load_section
+from roiseg.work import WORK
 
 ROUNDS = 3
 THREADS = 2
+FULL_SIZE_IMAGES = 16
+INDEX = Path("data/index/val/images.parquet")
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A cut detector, open, and how it is fed and stored.
+
+    Attributes:
+        backbone: the session.
+        scales: layer -> (C,) float32 for int8, else empty.
+        extractor: its section; the input rule and the batch size.
+        cache: its section; stored type and codec.
+    """
+
+    backbone: Backbone
+    scales: Mapping[str, NDArray[np.float32]]
+    extractor: ExtractorParams
+    cache: CacheParams
+
+    @classmethod
+    def open(cls, folder: Path, extractor: ExtractorParams, cache: CacheParams) -> "Detector":
+        """From `backbone.onnx` and `scales.npz` in a folder."""
+        scales = load_scales(folder / SCALES)
+        backbone = Backbone(folder / BACKBONE, extractor.provider, extractor.precision, scales)
+        return cls(backbone, scales, extractor, cache)
+
+    def fill(self, folder: Path, files: Sequence[ImageFile]) -> tuple[Path, int]:
+        """What the stage does, but for hashing the images.
+
+        Args:
+            folder: empty; work folder of the writer.
+            files: images in row order.
+
+        Returns:
+            The complete store, and its bytes.
+        """
+        ids = np.array([file.image_id for file in files], dtype=np.int64)
+        asked = asked_fields(self.extractor, self.cache)
+        writer = StoreWriter(folder, self.backbone.info.layers, ids, self.cache, self.scales, asked, {})
+        Extraction(self.backbone, writer, self.extractor, folder).run(files, THREADS)
+        return writer.path, sum(writer.finish().values())
+
+    def __str__(self) -> str:
+        layers = ", ".join(f"{item.name} {item.channels} x {item.hw[0]} x {item.hw[1]}" for item in self.backbone.info.layers)
+        runtime = self.backbone.runtime
+        device = " on ".join(dict.fromkeys((runtime.provider, runtime.device)))
+        return f"{device}, {layers}, {self.cache.dtype}, {self.cache.codec}"
 
 
 class Sides:
-    """The three ways to run the detector over the validation images."""
+    """The three ways to run a detector over images."""
 
-    def __init__(self) -> None:
-        """Open the detector and prepare all inputs of the session's side."""
-        self.extractor, self.cache = load_section(ExtractorParams, "extractor"), load_section(CacheParams, "cache")
-        self.scales = load_scales(Path("data/scales.npz"))
-        self.backbone = Backbone(Path("data/backbone.onnx"), self.extractor.provider, self.extractor.precision, self.scales)
-        images = pd.read_parquet("data/index/val/images.parquet")
-        self.ids = images["image_id"].to_numpy(dtype=np.int64)
-        self.files = image_files(images, Path(load_section(DataParams, "data").val.images))
-        self._ready = [batch for _, batch in batches(self.files, self.extractor, THREADS, Counter())]
-        self.backbone(self._ready[0])
+    def __init__(self, detector: Detector, files: Sequence[ImageFile]) -> None:
+        """Prepare all inputs of the session's side, and run it once."""
+        self.detector, self.files = detector, files
+        self.stored = 0
+        self._ready = [batch for _, batch in batches(files, detector.extractor, THREADS, Counter())]
+        detector.backbone(self._ready[0])
 
     def session(self) -> None:
         """Run inputs that are ready."""
         for batch in self._ready:
-            self.backbone(batch)
+            self.detector.backbone(batch)
 
     def _input(self, file: ImageFile) -> NDArray[np.float32]:
-        return to_input(decode(read_bytes(file.path), str(file.path), file.image_hw), self.extractor)
+        return to_input(decode(read_bytes(file.path), str(file.path), file.image_hw), self.detector.extractor)
 
     def loop(self) -> None:
         """Decode, prepare, run, one after the other."""
-        size = self.extractor.batch_size
+        size = self.detector.extractor.batch_size
         for start in range(0, len(self.files), size):
             part = [self._input(file) for file in self.files[start : start + size]]
-            self.backbone(np.stack(part + part[:1] * (size - len(part))))
+            self.detector.backbone(np.stack(part + part[:1] * (size - len(part))))
 
     def pipeline(self) -> None:
-        """What the stage does, but for hashing the images."""
-        with tempfile.TemporaryDirectory() as folder:
-            asked = {"input": self.extractor.input_rule(), "dtype": self.cache.dtype}
-            writer = StoreWriter(Path(folder), self.backbone.info.layers, self.ids, self.cache, self.scales, asked, {})
-            Extraction(self.backbone, writer, self.extractor, Path(folder)).run(self.files, THREADS)
-            writer.finish()
+        """The whole, into a store that goes away again."""
+        with tempfile.TemporaryDirectory(dir=WORK) as folder:
+            _, self.stored = self.detector.fill(Path(folder), self.files)
 
 
-def main() -> None:
-    """Alternate the sides, so that a noisy machine disturbs all alike; medians count."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    sides = Sides()
+def open_detector(folder: Path, images: Path, layers: Sequence[str] | None) -> Detector:
+    """The project's own detector, or one of full size.
+
+    Args:
+        folder: where the full-size one is written.
+        images: folder of the validation images.
+        layers: layers of the full-size one; None for the project's own.
+    """
+    extractor, cache = load_section(ExtractorParams, "extractor"), load_section(CacheParams, "cache")
+    if layers is None:
+        return Detector.open(Path("data"), extractor, cache)
+    extractor = full_size_params(extractor, layers)
+    make_full_size(folder, extractor, cache.dtype, INDEX, images, THREADS)
+    return Detector.open(folder, extractor, cache)
+
+
+def measure(sides: Sides) -> dict[str, object]:
+    """Race the sides and print; returns what goes into the JSON."""
     runs: dict[str, Callable[[], None]] = {"session": sides.session, "loop": sides.loop, "pipeline": sides.pipeline}
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(ROUNDS):
-        for name, run in runs.items():
-            began = time.perf_counter()
-            run()
-            taken[name].append((time.perf_counter() - began) / len(sides.files))
-    seconds = {name: float(np.median(times)) for name, times in taken.items()}
-    setting = f"{sides.backbone.runtime.provider}, {sides.cache.dtype}, {sides.cache.codec}"
-    print(f"{len(sides.files)} images, {setting}: " + ", ".join(f"{name} {value * 1e3:.1f} ms" for name, value in seconds.items()))
+    count = len(sides.files)
+    seconds = {name: taken / count for name, taken in race(runs, ROUNDS).items()}
+    print(f"{count} images, {sides.detector}: " + ", ".join(f"{name} {value * 1e3:.1f} ms" for name, value in seconds.items()))
     ratios = {f"pipeline_over_{name}": seconds[name] / seconds["pipeline"] for name in ("session", "loop")}
     for name, value in ratios.items():
         print(f"{name}: {value:.2f}")
+    layers = sides.detector.backbone.info.layers
+    values = sum(item.channels * item.hw[0] * item.hw[1] for item in layers) * np.dtype(sides.detector.cache.dtype).itemsize
+    speeds = {
+        "pipeline_written_gb_per_second": sides.stored / count / seconds["pipeline"] / 1e9,
+        "pipeline_uncompressed_gb_per_second": values / seconds["pipeline"] / 1e9,
+    }
+    for name, value in speeds.items():
+        print(f"{name}: {value:.4f}")
+    return {"images": count, "setting": str(sides.detector), **ratios, **speeds}
+
+
+def main() -> None:
+    """Choose detector and images, measure."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--images", type=int)
+    parser.add_argument("--full-size", action="store_true")
+    parser.add_argument("--layers", nargs="+", default=["layer_34"], choices=LAYERS)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    folder = Path(load_section(DataParams, "data").val.images)
+    files = image_files(pd.read_parquet(INDEX), folder)[: options.images or (FULL_SIZE_IMAGES if options.full_size else None)]
+    WORK.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=WORK) as temporary:
+        detector = open_detector(Path(temporary), folder, options.layers if options.full_size else None)
+        result = measure(Sides(detector, files))
     if options.json:
-        write_json(options.json, {"images": len(sides.files), "setting": setting, **ratios})
+        write_json(options.json, {"full_size": options.full_size, **result})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,243 @@
+"""Training from the cache against training with live extraction: the same head, images, batches, order and ROIs, in one run.
+
+    python -m bench.training [--images 16] [--layers layer_34 ...] [--width 1.0] [--json FILE]
+
+The head is the preset `roi_crop` on a detector as large as YOLOv9-E (bench/full_size.py), which first fills a store in the form of
+params.yaml. Then epochs alternate. Both sides rasterise targets ahead in threads, dequantise, and make the same optimiser steps
+from the same weights. From the cache, features are read ahead too; live, images are decoded ahead and the session runs between the
+steps, on the very batches of the training; its int8 or float16 features pass through the processor's memory as cached ones do.
+
+Prints milliseconds an image of each, their ratio, and the shares of their seconds in the session, in the head's step, and waiting
+for data. Needs the outs of `dvc repro`; writes only to a temporary folder in `.work`.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from bench.extraction import THREADS, Detector
+from bench.full_size import LAYERS, full_size_params, make_full_size
+from bench.memory import repeat_index
+from roiseg.batches import Batch, Loading, collate, dequantise, training_batches
+from roiseg.cache.reader import FeatureStore
+from roiseg.coco import DataParams
+from roiseg.dataset import ImageSample, RoiDataset
+from roiseg.extractor.inputs import ImageFile, image_files
+from roiseg.extractor.inputs import batches as image_batches
+from roiseg.files import write_json
+from roiseg.heads import build_head
+from roiseg.index import Index
+from roiseg.losses import LossParams, MaskLoss, class_weights
+from roiseg.params import load_params, load_section
+from roiseg.train.loop import Clocked, deterministic, make_fabric, parameter_groups
+from roiseg.train.params import TrainParams
+from roiseg.train.train import TrainSections
+from roiseg.trained import HeadSections
+from roiseg.work import WORK
+
+HEAD = "roi_crop"
+ROUNDS = 3
+EPOCH = 1
+SAME_LOSS = 0.05
+"""Largest difference of a step's losses between the sides, as a share: a GPU rounds an image otherwise in another batch."""
+
+
+def load_sections(layers: list[str] | None) -> TrainSections:
+    """The head's sections; `layers` in place of its own, where there are any."""
+    values = load_params(HEAD)
+    if layers:
+        values["model"] |= {"layers": layers}
+    loss, train = load_section(LossParams, "loss", values), load_section(TrainParams, "train", values)
+    return TrainSections(HeadSections.load(values), loss, train)
+
+
+class Learner:
+    """A head with fresh weights, the same each time, that makes the steps of `roiseg.train.loop` without its bookkeeping."""
+
+    def __init__(self, sections: TrainSections, store: FeatureStore) -> None:
+        """Set up on the device of `train.device`."""
+        params = sections.train
+        self._fabric = make_fabric(params)
+        torch.manual_seed(params.seed)
+        head = build_head(sections.head.model, store.specs)
+        optimizer = torch.optim.AdamW(parameter_groups(head, params.weight_decay), lr=params.lr)
+        self._head, self._optimizer = self._fabric.setup(head, optimizer)
+        weights = class_weights(sections.loss.class_weights, json.loads(Path("metrics/data_analyze.json").read_text()))
+        self._loss, self._clip = MaskLoss(sections.loss, weights), params.clip_norm
+        self._scales = {name: torch.from_numpy(values) for name, values in store.scales.items()}
+        self.device = self._fabric.device
+
+    def step(self, batch: Batch) -> float:
+        """Forward, backward, optimiser; returns the loss once the device is done."""
+        features = dequantise(batch.features, self._scales, self.device)
+        output = self._head(features, batch.boxes.to(self.device))
+        loss = self._loss(output, batch.targets.to(self.device))["total"]
+        self._optimizer.zero_grad(set_to_none=True)
+        self._fabric.backward(loss)
+        self._fabric.clip_gradients(self._head, self._optimizer, max_norm=self._clip, error_if_nonfinite=False)
+        self._optimizer.step()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return float(loss.detach())
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch took and did.
+
+    Attributes:
+        seconds: in the `session`, in the `head`'s step, waiting for `data`.
+        steps: rows and loss of each batch.
+    """
+
+    seconds: Mapping[str, float]
+    steps: Sequence[tuple[Sequence[int], float]]
+
+
+class Sides:
+    """An epoch from the cache and an epoch with live extraction."""
+
+    def __init__(self, sections: TrainSections, detector: Detector, dataset: RoiDataset, files: Sequence[ImageFile]) -> None:
+        """Join what both sides use.
+
+        Args:
+            sections: of the head.
+            detector: whose batch size is that of the training.
+            dataset: index, and store of the same images.
+            files: the images, in row order.
+        """
+        self.detector, self.dataset = detector, dataset
+        self._sections, self._files = sections, files
+        self._seed = sections.train.seed
+
+    def cached(self) -> Epoch:
+        """As `Trainer` does it."""
+        learner, reader = Learner(self._sections, self.dataset.store), self._sections.head.reader
+        count, pinned = self._sections.train.images_per_batch, learner.device.type == "cuda"
+        loading = Loading(count, reader.load_threads, reader.ahead, pinned=pinned)
+        batches = Clocked(training_batches(self.dataset, loading, seed=self._seed, epoch=EPOCH))
+        began = time.perf_counter()
+        steps = [(batch.rows, learner.step(batch)) for batch in batches]
+        taken = time.perf_counter() - began
+        return Epoch({"head": taken - batches.waited, "data": batches.waited}, steps)
+
+    def live(self) -> Epoch:
+        """Decode, run the session, make the step; order and draws are those of `training_batches`, which `check` proves."""
+        learner, reader = Learner(self._sections, self.dataset.store), self._sections.head.reader
+        order = np.random.default_rng([self._seed, EPOCH]).permutation(self.dataset.rows).tolist()
+        files = [self._files[row] for row in order]
+        seconds, steps = {"session": 0.0, "head": 0.0, "data": 0.0}, []
+        with ThreadPoolExecutor(reader.load_threads) as pool:
+            began = time.perf_counter()
+            drawn = pool.map(self._draw, order)
+            for part, inputs in image_batches(files, self.detector.extractor, reader.decode_threads, Counter()):
+                samples = list(islice(drawn, len(part)))
+                loaded = time.perf_counter()
+                outputs = self.detector.backbone(inputs)
+                inferred = time.perf_counter()
+                features = {name: torch.from_numpy(outputs[name][: len(part)]) for name in self.dataset.layers}
+                batch = collate(samples, features)
+                steps.append((batch.rows, learner.step(batch)))
+                seconds["data"] += loaded - began
+                seconds["session"] += inferred - loaded
+                began = time.perf_counter()
+                seconds["head"] += began - inferred
+        return Epoch(seconds, steps)
+
+    def _draw(self, row: int) -> ImageSample:
+        return self.dataset.training_sample(row, np.random.default_rng([self._seed, EPOCH, row]))
+
+
+def check(cached: Epoch, live: Epoch) -> float:
+    """Largest difference of a step's loss between two epochs, as a share of it; ends the program if they didn't do the same."""
+    if [list(rows) for rows, _ in cached.steps] != [list(rows) for rows, _ in live.steps]:
+        sys.exit("the sides trained on different batches: training_batches draws otherwise than this bench does")
+    largest = max(abs(ours - theirs) / ours for (_, ours), (_, theirs) in zip(cached.steps, live.steps, strict=True))
+    if not largest <= SAME_LOSS:
+        sys.exit(f"a step's losses differ by {largest:.3f}, expected at most {SAME_LOSS}: the sides saw different features")
+    return largest
+
+
+def open_sides(root: Path, count: int, layers: list[str] | None, width: float) -> Sides:
+    """Write the detector and fill a store with its features of the first validation images.
+
+    Args:
+        root: empty folder.
+        count: images; the validation images again and again, where there are fewer.
+        layers: in place of the head's own.
+        width: factor on the channels of the detector.
+    """
+    sections = load_sections(layers)
+    chosen = sections.head.model.layers
+    if alien := set(chosen) - set(LAYERS):
+        sys.exit(f"the detector has no {', '.join(sorted(alien))}; choose --layers out of {', '.join(LAYERS)}")
+    extractor = full_size_params(sections.head.extractor, chosen)
+    extractor = extractor.model_copy(update={"batch_size": sections.train.images_per_batch})
+    folder, cache = Path(load_section(DataParams, "data").val.images), sections.head.cache
+    repeat_index(root / "index", count)
+    table = root / "index/train/images.parquet"
+    make_full_size(root, extractor, cache.dtype, table, folder, THREADS, width)
+    detector = Detector.open(root, extractor, cache)
+    files = image_files(pd.read_parquet(table), folder)
+    (root / "work").mkdir()
+    path, _ = detector.fill(root / "work", files)
+    index = Index(root / "index/train", extractor.input_hw, extractor.resize)
+    store = FeatureStore(path, checksums=sections.head.reader.checksums)
+    dataset = RoiDataset(index, store, sections.head.dataset, chosen, sections.head.model.mask_hw)
+    return Sides(sections, detector, dataset, files)
+
+
+def measure(sides: Sides) -> dict[str, object]:
+    """Alternate the sides, so that a noisy machine disturbs both alike, and print; returns what goes into the JSON."""
+    epochs: dict[str, list[Epoch]] = {"cached": [], "live": []}
+    with deterministic():
+        sides.cached()  # warms the head; the session is warm from filling the store
+        for _ in range(ROUNDS):
+            epochs["cached"].append(sides.cached())
+            epochs["live"].append(sides.live())
+    count, difference = len(sides.dataset.rows), check(epochs["cached"][-1], epochs["live"][-1])
+    setting = f"{count} images, {sides.detector}"
+    print(f"{setting}: head {HEAD}, median of {ROUNDS} epochs")
+    taken = {name: statistics.median(sum(item.seconds.values()) for item in done) for name, done in epochs.items()}
+    shares: dict[str, dict[str, float]] = {}
+    for name, done in epochs.items():
+        total = sum(sum(item.seconds.values()) for item in done)
+        shares[name] = {part: sum(item.seconds[part] for item in done) / total for part in done[0].seconds}
+        shown = ", ".join(f"{part} {share:.1%}" for part, share in shares[name].items())
+        print(f"{name:7}{taken[name] / count * 1e3:10.1f} ms an image: {shown}")
+    ratio = taken["live"] / taken["cached"]
+    print(f"live over cached: {ratio:.2f}; cached waits for data {shares['cached']['data']:.1%}; losses differ by {difference:.1e}")
+    return {"images": count, "setting": setting, "live_over_cached": ratio, "loss_difference": difference, "shares": shares}
+
+
+def main() -> None:
+    """Fill a store, measure."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--layers", nargs="+")
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    WORK.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=WORK) as temporary:
+        sides = open_sides(Path(temporary), options.images, options.layers, options.width)
+        result = measure(sides)
+    if options.json:
+        write_json(options.json, {"width": options.width, **result})
+
+
+if __name__ == "__main__":
+    main()

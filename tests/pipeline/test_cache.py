@@ -33,6 +33,13 @@ def test_info_and_verify(finished: Project) -> None:
     assert "layer_34: 5 images computed anew: largest difference 0, RMS 0 steps (at most 1 step)" in said
 
 
+def test_bench(finished: Project) -> None:
+    said = finished.run("roiseg", "cache", "bench", "val", "--images", "3")
+    assert "val.zarr: 3 images in random order" in said
+    assert said.count("GB/s") == 1 + 3 * 4
+    assert not list((finished.root / ".work").glob("tmp*"))
+
+
 def test_a_flipped_bit_is_found_by_verify_and_by_training(copy: Project) -> None:
     shard = copy.root / "data/features/train.zarr/layer_34/c.0.0.0.0"
     flip(shard, 5000)

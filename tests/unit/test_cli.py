@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store_factory import Exported, shared_export
+from store_factory import Exported, shared_export, shared_project
 from typer.testing import CliRunner, Result
 
 from roiseg import cli
@@ -107,6 +107,47 @@ def test_params_check_of_no_params(tmp_path: Path, content: str | None, message:
     if content is not None:
         path.write_text(content)
     assert message in run("params", "check", path, status=1).stderr
+
+
+# --- cache ---
+
+
+@pytest.fixture
+def stores(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with `data/features`, to be in."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/features").symlink_to(shared_project(tmp_path_factory, "int8").features)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_cache_bench_prints_a_line_for_each_side_of_each_layer(stores: Path) -> None:
+    lines = run("cache", "bench", "val", "--images", 2).stdout.splitlines()
+    assert lines[0].startswith("data/features/val.zarr: 2 images in random order")
+    assert [line.split(":")[0].strip() for line in lines[1::5]] == ["layer_34", "layer_3"]
+    assert all(re.search(r"images/s +[\d.]+ GB/s +[\d.]+$", line) for number, line in enumerate(lines[1:]) if number % 5)
+    assert len(lines) == 11
+    assert not list((stores / ".work").iterdir())
+
+
+def test_cache_bench_of_one_layer(stores: Path) -> None:
+    lines = run("cache", "bench", "train", "--layer", "layer_3").stdout.splitlines()
+    assert lines[0].startswith("data/features/train.zarr: 5 images")
+    assert len(lines) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["val", "--layer", "layer_33"], "no layer 'layer_33'; did you mean 'layer_3' or 'layer_34'?"),
+        (["test"], "data/features/test.zarr: no feature store there"),
+    ],
+)
+def test_cache_bench_of_what_is_not_there(stores: Path, arguments: list[str], message: str) -> None:
+    result = run("cache", "bench", *arguments, status=1)
+    assert "StoreError: " in result.stderr
+    assert message in result.stderr
+    assert result.stdout == ""
 
 
 # --- predict ---

@@ -150,7 +150,7 @@ def measure(sides: Sides) -> dict[str, object]:
         "pipeline_uncompressed_gb_per_second": values / seconds["pipeline"] / 1e9,
     }
     for name, value in speeds.items():
-        print(f"{name}: {value:.4f}")
+        print(f"{name}: {value:.3g}")
     return {"images": count, "setting": str(sides.detector), **ratios, **speeds}
 
 

@@ -1,0 +1,45 @@
+"""The benches run and write what they measured; how fast anything was is nobody's concern here."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc_project import Project
+
+pytestmark = pytest.mark.pipeline
+
+
+def bench(project: Project, out: Path, name: str, *options: str) -> dict[str, Any]:
+    project.run("python", "-m", f"bench.{name}", *options, "--json", str(out))
+    assert not list((project.root / ".work").glob("tmp*")), "a bench left its folder behind"
+    return dict(json.loads(out.read_text()))
+
+
+def test_training(finished: Project, tmp_path: Path) -> None:
+    """Both sides saw the same features, or their losses would differ."""
+    found = bench(finished, tmp_path / "out.json", "training", "--images", "4", "--width", "0.0625")
+    assert found["loss_difference"] < 1e-3
+    assert found["live_over_cached"] > 0
+    assert {name: set(shares) for name, shares in found["shares"].items()} == {
+        "cached": {"head", "data"},
+        "live": {"session", "head", "data"},
+    }
+    assert "layer_34 64 x 32 x 40, layer_3 16 x 64 x 80, layer_19 16 x 64 x 80, int8, lz4" in found["setting"]
+
+
+def test_training_on_a_layer_that_is_not_there(finished: Project) -> None:
+    said = finished.run("python", "-m", "bench.training", "--layers", "layer_4", ok=False)
+    assert "the detector has no layer_4; choose --layers out of layer_3, layer_5, layer_19, layer_22, layer_34" in said
+
+
+def test_extraction(finished: Project, tmp_path: Path) -> None:
+    found = bench(finished, tmp_path / "out.json", "extraction", "--images", "4")
+    assert found["images"] == 4
+    assert not found["full_size"]
+    assert {"pipeline_over_session", "pipeline_over_loop", "pipeline_written_gb_per_second"} <= set(found)
+
+
+def test_sample_cues(finished: Project, tmp_path: Path) -> None:
+    found = bench(finished, tmp_path / "out.json", "sample_cues")
+    assert set(found) == {"whole_box", "linear_rgb", "linear_rgb_best", "best_threshold"}

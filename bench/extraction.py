@@ -2,16 +2,15 @@
 
     python -m bench.extraction [--images N] [--full-size [--layers layer_34 ...]] [--json FILE]
 
-The bare loop decodes, prepares and runs one batch after the other and writes nothing; the session alone gets inputs that are
-ready. Prints milliseconds an image of each, the shares of their speeds that the pipeline reaches, which also compresses and
-writes, and the bytes that it writes a second. With `--full-size` the detector is as large as YOLOv9-E (bench/full_size.py): a
-second an image and more on two cores, so it takes 16 images where `--images` says nothing. Needs the outs of `dvc repro`; writes
-only to a temporary folder in `.work`.
+The bare loop decodes, prepares and runs one batch after the other on all cores and writes nothing; the session alone gets inputs
+that are ready. The pipeline runs `reader.concurrent_runs` batches side by side on a processor. Prints milliseconds an image of
+each, the shares of their speeds that the pipeline reaches, which also compresses and writes, and the bytes that it writes a second.
+With `--full-size` the detector is as large as YOLOv9-E (bench/full_size.py): a second an image and more on two cores, so it takes 16
+images where `--images` says nothing. Needs the outs of `dvc repro`; writes only to a temporary folder in `.work`.
 """
 
 import argparse
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.full_size import BACKBONE, LAYERS, SCALES, full_size_params, make_full_size
-from roiseg.cache.params import CacheParams, asked_fields
+from roiseg.cache.layout import stored_arrays
+from roiseg.cache.params import CacheParams, ReaderParams, asked_fields
 from roiseg.cache.race import race
 from roiseg.cache.scales import load_scales
 from roiseg.cache.writer import StoreWriter
 from roiseg.coco import DataParams
-from roiseg.extractor.images import decode, read_bytes, to_input
+from roiseg.extractor.images import as_input, decode, read_bytes, to_input
 from roiseg.extractor.inputs import ImageFile, batches, image_files
 from roiseg.extractor.params import ExtractorParams
 from roiseg.extractor.pipeline import Extraction
@@ -46,13 +46,15 @@ class Detector:
     """A cut detector, open, and how it is fed and stored.
 
     Attributes:
-        backbone: the session.
+        backbone: the session, for one run at a time on all cores.
+        shared: another one, for the pipeline's runs side by side.
         scales: layer -> (C,) float32 for int8, else empty.
         extractor: its section; the input rule and the batch size.
         cache: its section; stored type and codec.
     """
 
     backbone: Backbone
+    shared: Backbone
     scales: Mapping[str, NDArray[np.float32]]
     extractor: ExtractorParams
     cache: CacheParams
@@ -61,8 +63,11 @@ class Detector:
     def open(cls, folder: Path, extractor: ExtractorParams, cache: CacheParams) -> "Detector":
         """From `backbone.onnx` and `scales.npz` in a folder."""
         scales = load_scales(folder / SCALES)
-        backbone = Backbone(folder / BACKBONE, extractor.provider, extractor.precision, scales)
-        return cls(backbone, scales, extractor, cache)
+        runs = load_section(ReaderParams, "reader").concurrent_runs
+        backbone, shared = (
+            Backbone(folder / BACKBONE, extractor.provider, extractor.precision, scales, count) for count in (1, runs)
+        )
+        return cls(backbone, shared, scales, extractor, cache)
 
     def fill(self, folder: Path, files: Sequence[ImageFile]) -> tuple[Path, int]:
         """What the stage does, but for hashing the images.
@@ -76,8 +81,9 @@ class Detector:
         """
         ids = np.array([file.image_id for file in files], dtype=np.int64)
         asked = asked_fields(self.extractor, self.cache)
-        writer = StoreWriter(folder, self.backbone.info.layers, ids, self.cache, self.scales, asked, {})
-        Extraction(self.backbone, writer, self.extractor, folder).run(files, THREADS)
+        arrays = stored_arrays(self.shared.info.layers, self.extractor.input_hw, self.cache)
+        writer = StoreWriter(folder, arrays, ids, self.cache, self.scales, asked, {})
+        Extraction(self.shared, writer, self.extractor, folder).run(files, THREADS)
         return writer.path, sum(writer.finish().values())
 
     def __str__(self) -> str:
@@ -94,8 +100,9 @@ class Sides:
         """Prepare all inputs of the session's side, and run it once."""
         self.detector, self.files = detector, files
         self.stored = 0
-        self._ready = [batch for _, batch in batches(files, detector.extractor, THREADS, Counter())]
+        self._ready = [as_input(pixels, detector.extractor) for _, pixels in batches(files, detector.extractor, THREADS)]
         detector.backbone(self._ready[0])
+        detector.shared(self._ready[0])
 
     def session(self) -> None:
         """Run inputs that are ready."""

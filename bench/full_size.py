@@ -6,7 +6,6 @@ trained; batch norms are measured on real images, or values would grow out of fl
 values, such as the size of the compressed store, isn't that of the trained detector.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -20,6 +19,7 @@ from torch import nn
 from roiseg.backbone import make_backbone
 from roiseg.cache.scales import save_scales
 from roiseg.calibrate import CalibrateParams, calibrate
+from roiseg.extractor.images import as_input
 from roiseg.extractor.inputs import batches, image_files
 from roiseg.extractor.params import ExtractorParams
 from roiseg.sample.backbone import LAST_LAYER
@@ -63,9 +63,9 @@ def make_full_size(
         width: factor on all channels; below 1 for a quick look at whether a bench works.
     """
     files = image_files(pd.read_parquet(index).iloc[:SAMPLE], images)
-    _, inputs = next(batches(files, params.model_copy(update={"batch_size": len(files)}), threads, Counter()))
+    _, pixels = next(batches(files, params.model_copy(update={"batch_size": len(files)}), threads))
     whole = folder / "detector.onnx"
-    write_onnx(build_onnx(width, _weights(width, inputs)), whole)
+    write_onnx(build_onnx(width, _weights(width, as_input(pixels, params))), whole)
     make_backbone(whole, dict(params.layers), params.input_hw, dtype, None, folder / BACKBONE)
     whole.unlink()
     scales = calibrate(CalibrateParams(images=SAMPLE, seed=SEED), params, folder / BACKBONE, index, images, threads)

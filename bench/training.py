@@ -17,7 +17,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,8 +32,10 @@ from bench.full_size import LAYERS, full_size_params, make_full_size
 from bench.memory import repeat_index
 from roiseg.batches import Batch, Loading, collate, dequantise, training_batches
 from roiseg.cache.reader import FeatureStore
+from roiseg.cache.source import FeatureSource
 from roiseg.coco import DataParams
 from roiseg.dataset import ImageSample, RoiDataset
+from roiseg.extractor.images import as_input
 from roiseg.extractor.inputs import ImageFile, image_files
 from roiseg.extractor.inputs import batches as image_batches
 from roiseg.files import write_json
@@ -67,7 +68,7 @@ def load_sections(layers: list[str] | None) -> TrainSections:
 class Learner:
     """A head with fresh weights, the same each time, that makes the steps of `roiseg.train.loop` without its bookkeeping."""
 
-    def __init__(self, sections: TrainSections, store: FeatureStore) -> None:
+    def __init__(self, sections: TrainSections, store: FeatureSource) -> None:
         """Set up on the device of `train.device`."""
         params = sections.train
         self._fabric = make_fabric(params)
@@ -79,10 +80,11 @@ class Learner:
         self._loss, self._clip = MaskLoss(sections.loss, weights), params.clip_norm
         self._scales = {name: torch.from_numpy(values) for name, values in store.scales.items()}
         self.device = self._fabric.device
+        self._floats: dict[str, torch.Tensor] = {}
 
     def step(self, batch: Batch) -> float:
         """Forward, backward, optimiser; returns the loss once the device is done."""
-        features = dequantise(batch.features, self._scales, self.device)
+        features = dequantise(batch.features, self._scales, self.device, self._floats)
         output = self._head(features, batch.boxes.to(self.device))
         loss = self._loss(output, batch.targets.to(self.device))["total"]
         self._optimizer.zero_grad(set_to_none=True)
@@ -143,10 +145,10 @@ class Sides:
         with ThreadPoolExecutor(reader.load_threads) as pool:
             began = time.perf_counter()
             drawn = pool.map(self._draw, order)
-            for part, inputs in image_batches(files, self.detector.extractor, reader.decode_threads, Counter()):
+            for part, pixels in image_batches(files, self.detector.extractor, reader.decode_threads):
                 samples = list(islice(drawn, len(part)))
                 loaded = time.perf_counter()
-                outputs = self.detector.backbone(inputs)
+                outputs = self.detector.backbone(as_input(pixels, self.detector.extractor))
                 inferred = time.perf_counter()
                 features = {name: torch.from_numpy(outputs[name][: len(part)]) for name in self.dataset.layers}
                 batch = collate(samples, features)

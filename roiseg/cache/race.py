@@ -79,7 +79,7 @@ def readers(path: Path, layer: str, rows: Iterable[int]) -> dict[str, Run]:
     sides: dict[str, Run] = {}
     for name, checksums in (("roiseg", True), ("roiseg, no checksums", False)):
         store = FeatureStore(path, checksums=checksums)
-        out = np.empty(store.shapes[layer], store.dtype)
+        out = np.empty(store.shapes[layer], store.dtypes[layer])
         sides[name] = reading(partial(store.read_into, layer=layer, out=out), order)
     array = zarr.open_array(path / layer, mode="r")
     sides["zarr-python"] = reading(lambda row: array[row], order)
@@ -120,7 +120,7 @@ def race_store(path: Path, layer: str | None, images: int, work: Path = WORK) ->
             sides = {LIMIT: copying(raw, rng.permutation(len(rows)).tolist()), **readers(path, name, rows.tolist())}
             with progress(f"read {name}", len(sides) * ROUNDS) as tick:
                 seconds = race(sides, ROUNDS, tick)
-        yield f"  {name}: {' x '.join(map(str, shape))} {store.dtype}, {size / 1e6:.2f} MB an image as float16"
+        yield f"  {name}: {' x '.join(map(str, shape))} {store.dtypes[name]}, {size / 1e6:.2f} MB an image as float16"
         for side, taken in seconds.items():
             each = taken / len(rows)
             yield f"    {side:22}{1 / each:10,.0f} images/s{size / each / 1e9:8.2f} GB/s{seconds[LIMIT] / taken:7.2f}"

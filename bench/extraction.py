@@ -4,9 +4,9 @@
 
 The bare loop decodes, prepares and runs one batch after the other on all cores and writes nothing; the session alone gets inputs
 that are ready. The pipeline runs `reader.concurrent_runs` batches side by side on a processor. Prints milliseconds an image of
-each, the shares of their speeds that the pipeline reaches, which also compresses and writes, and the bytes that it writes a second.
-With `--full-size` the detector is as large as YOLOv9-E (bench/full_size.py): a second an image and more on two cores, so it takes 16
-images where `--images` says nothing. Needs the outs of `dvc repro`; writes only to a temporary folder in `.work`.
+each, the shares of their speeds that the pipeline reaches, which also compresses and writes, and the bytes it writes a second.
+With `--full-size` the detector is as large as YOLOv9-E (bench/full_size.py): a second an image and more on two cores, so it takes
+16 images where `--images` says nothing. Needs the outs of `dvc repro`; writes only to a temporary folder in `.work`.
 """
 
 import argparse

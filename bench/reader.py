@@ -3,10 +3,10 @@
     python -m bench.reader [--split train] [--layer NAME] [--megabytes 512] [--json FILE]
 
 Takes the layers of a float16 or int8 store that `dvc repro` made, writes them anew in a temporary folder in every form that
-`params.yaml` allows, and lets the readers race as in `roiseg cache bench` (roiseg/cache/race.py): whole images, which are all their
-layers one after the other, in random order. Images are repeated until their raw float16 takes `--megabytes`: what fits into the processor's own
-caches would be copied faster than memory can be read, which no data set of real size is. zarrs and tensorstore take part where they
-are installed:
+`params.yaml` allows, and lets the readers race as in `roiseg cache bench` (roiseg/cache/race.py): whole images in random order, one
+layer after the other. Images are repeated until their raw float16 takes `--megabytes`: what fits into the processor's own caches
+would be copied faster than memory can be read, and no data set of real size does. zarrs and tensorstore take part where they are
+installed:
 
     uv run --group bench python -m bench.reader
 """

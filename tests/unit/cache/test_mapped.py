@@ -199,6 +199,35 @@ def test_an_index_that_points_outside(tmp_path: Path) -> None:
         fast.read_into(0, np.empty((1, 2, 2), np.int8), check=True)
 
 
+@pytest.mark.parametrize("codec", ["none", "lz4"])
+@pytest.mark.parametrize("tile", [None, (2, 3)], ids=["whole", "tiles"])
+def test_every_flipped_bit_is_found(tmp_path: Path, codec: str, tile: tuple[int, int] | None) -> None:
+    """Each single bit of a shard and of its index: some row fails, and no row gives other values."""
+    values = values_of((3, 2, 3, 4), "int8", 3)
+    write(tmp_path, values, 3, codec=codec, shuffle="noshuffle", tile_hw=tile)
+    file = tmp_path / "a" / shard_key(0)
+    whole = file.read_bytes()
+    missed = []
+    for bit in range(8 * len(whole)):
+        torn = bytearray(whole)
+        torn[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(bytes(torn))
+        fast = open_mapped(tmp_path)
+        assert fast is not None
+        failed = 0
+        for row in range(3):
+            out = np.empty((2, 3, 4), np.int8)
+            try:
+                fast.read_into(row, out, check=True)
+            except StoreDamagedError:
+                failed += 1
+            else:
+                np.testing.assert_array_equal(out, values[row])
+        if not failed:
+            missed.append(bit)
+    assert not missed
+
+
 def test_metadata_says_what_is_mapped(tmp_path: Path) -> None:
     write(tmp_path, values_of((2, 1, 2, 2), "float16", 0), 2, codec="zstd", shuffle="bitshuffle")
     inner = json.loads((tmp_path / "a/zarr.json").read_text())["codecs"][0]["configuration"]["codecs"]

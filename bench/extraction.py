@@ -2,9 +2,9 @@
 
     python -m bench.extraction [--images N] [--full-size [--layers layer_34 ...]] [--json FILE]
 
-The bare loop decodes, prepares and runs one batch after the other on all cores and writes nothing; the session alone gets inputs
-that are ready. The pipeline runs `reader.concurrent_runs` batches side by side on a processor. Prints milliseconds an image of
-each, the shares of their speeds that the pipeline reaches, which also compresses and writes, and the bytes it writes a second.
+The bare loop decodes, prepares and runs one batch after the other, each on all cores, and writes nothing; the session alone gets
+inputs that are ready, and runs as many side by side as the pipeline (`reader.concurrent_runs`). Prints milliseconds an image of
+each, the shares of their speeds that the pipeline reaches, which also compresses and writes, and the bytes that it writes a second.
 With `--full-size` the detector is as large as YOLOv9-E (bench/full_size.py): a second an image and more on two cores, so it takes
 16 images where `--images` says nothing. Needs the outs of `dvc repro`; writes only to a temporary folder in `.work`.
 """
@@ -12,8 +12,11 @@ With `--full-size` the detector is as large as YOLOv9-E (bench/full_size.py): a 
 import argparse
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +39,6 @@ from roiseg.params import load_section
 from roiseg.work import WORK
 
 ROUNDS = 3
-THREADS = 2
 FULL_SIZE_IMAGES = 16
 INDEX = Path("data/index/val/images.parquet")
 
@@ -46,28 +48,33 @@ class Detector:
     """A cut detector, open, and how it is fed and stored.
 
     Attributes:
-        backbone: the session, for one run at a time on all cores.
-        shared: another one, for the pipeline's runs side by side.
+        backbone: the session.
         scales: layer -> (C,) float32 for int8, else empty.
         extractor: its section; the input rule and the batch size.
-        cache: its section; stored type and codec.
+        cache: its section; what is stored, and how.
+        reader: its section; threads.
     """
 
     backbone: Backbone
-    shared: Backbone
     scales: Mapping[str, NDArray[np.float32]]
     extractor: ExtractorParams
     cache: CacheParams
+    reader: ReaderParams
 
     @classmethod
-    def open(cls, folder: Path, extractor: ExtractorParams, cache: CacheParams) -> "Detector":
-        """From `backbone.onnx` and `scales.npz` in a folder."""
+    def open(cls, folder: Path, extractor: ExtractorParams, cache: CacheParams, reader: ReaderParams, runs: int) -> "Detector":
+        """From `backbone.onnx` and `scales.npz` in a folder, with so many runs side by side."""
         scales = load_scales(folder / SCALES)
-        runs = load_section(ReaderParams, "reader").concurrent_runs
-        backbone, shared = (
-            Backbone(folder / BACKBONE, extractor.provider, extractor.precision, scales, count) for count in (1, runs)
-        )
-        return cls(backbone, shared, scales, extractor, cache)
+        backbone = Backbone(folder / BACKBONE, extractor.provider, extractor.precision, scales, runs)
+        return cls(backbone, scales, extractor, cache, reader)
+
+    def buffers(self) -> dict[str, NDArray[Any]]:
+        """Layer -> outputs of a batch, to be filled again and again."""
+        return self.backbone.buffers(self.extractor.layers, self.extractor.batch_size)
+
+    def run(self, batch: NDArray[np.float32], out: Mapping[str, NDArray[Any]]) -> None:
+        """A batch (batch_size, 3, H, W) into `buffers`."""
+        self.backbone.run_into(batch, out, detect=self.extractor.detections is not None)
 
     def fill(self, folder: Path, files: Sequence[ImageFile]) -> tuple[Path, int]:
         """What the stage does, but for hashing the images.
@@ -81,9 +88,9 @@ class Detector:
         """
         ids = np.array([file.image_id for file in files], dtype=np.int64)
         asked = asked_fields(self.extractor, self.cache)
-        arrays = stored_arrays(self.shared.info.layers, self.extractor.input_hw, self.cache)
+        arrays = stored_arrays(self.backbone.info.layers, self.extractor.input_hw, self.cache)
         writer = StoreWriter(folder, arrays, ids, self.cache, self.scales, asked, {})
-        Extraction(self.shared, writer, self.extractor, folder).run(files, THREADS)
+        Extraction(self.backbone, writer, self.extractor, folder).run(files, self.reader.decode_threads)
         return writer.path, sum(writer.finish().values())
 
     def __str__(self) -> str:
@@ -96,18 +103,34 @@ class Detector:
 class Sides:
     """The three ways to run a detector over images."""
 
-    def __init__(self, detector: Detector, files: Sequence[ImageFile]) -> None:
-        """Prepare all inputs of the session's side, and run it once."""
+    def __init__(self, detector: Detector, alone: Detector, files: Sequence[ImageFile]) -> None:
+        """Prepare all inputs of the session's side, and run each detector once.
+
+        Args:
+            detector: runs as the pipeline does.
+            alone: the same, one run at a time.
+            files: images.
+        """
         self.detector, self.files = detector, files
         self.stored = 0
-        self._ready = [as_input(pixels, detector.extractor) for _, pixels in batches(files, detector.extractor, THREADS)]
-        detector.backbone(self._ready[0])
-        detector.shared(self._ready[0])
+        self._alone, self._out = alone, alone.buffers()
+        extractor = detector.extractor
+        self._ready = [as_input(batch, extractor) for _, batch in batches(files, extractor, detector.reader.decode_threads)]
+        self._free: SimpleQueue[Mapping[str, NDArray[Any]]] = SimpleQueue()
+        for _ in range(detector.backbone.side_by_side):
+            self._free.put(detector.buffers())
+        self._run(self._ready[0])
+        alone.run(self._ready[0], self._out)
+
+    def _run(self, batch: NDArray[np.float32]) -> None:
+        out = self._free.get()
+        self.detector.run(batch, out)
+        self._free.put(out)
 
     def session(self) -> None:
         """Run inputs that are ready."""
-        for batch in self._ready:
-            self.detector.backbone(batch)
+        with ThreadPoolExecutor(self.detector.backbone.side_by_side) as pool:
+            list(pool.map(self._run, self._ready))
 
     def _input(self, file: ImageFile) -> NDArray[np.float32]:
         return to_input(decode(read_bytes(file.path), str(file.path), file.image_hw), self.detector.extractor)
@@ -117,7 +140,7 @@ class Sides:
         size = self.detector.extractor.batch_size
         for start in range(0, len(self.files), size):
             part = [self._input(file) for file in self.files[start : start + size]]
-            self.detector.backbone(np.stack(part + part[:1] * (size - len(part))))
+            self._alone.run(np.stack(part + part[:1] * (size - len(part))), self._out)
 
     def pipeline(self) -> None:
         """The whole, into a store that goes away again."""
@@ -125,8 +148,8 @@ class Sides:
             _, self.stored = self.detector.fill(Path(folder), self.files)
 
 
-def open_detector(folder: Path, images: Path, layers: Sequence[str] | None) -> Detector:
-    """The project's own detector, or one of full size.
+def open_detectors(folder: Path, images: Path, layers: Sequence[str] | None) -> tuple[Detector, Detector]:
+    """The project's own detector, or one of full size: as the pipeline runs it, and one run at a time.
 
     Args:
         folder: where the full-size one is written.
@@ -134,11 +157,16 @@ def open_detector(folder: Path, images: Path, layers: Sequence[str] | None) -> D
         layers: layers of the full-size one; None for the project's own.
     """
     extractor, cache = load_section(ExtractorParams, "extractor"), load_section(CacheParams, "cache")
+    reader = load_section(ReaderParams, "reader")
     if layers is None:
-        return Detector.open(Path("data"), extractor, cache)
-    extractor = full_size_params(extractor, layers)
-    make_full_size(folder, extractor, cache.dtype, INDEX, images, THREADS)
-    return Detector.open(folder, extractor, cache)
+        folder = Path("data")
+    else:
+        extractor = full_size_params(extractor, layers)
+        make_full_size(folder, extractor, cache.dtype, INDEX, images, reader.decode_threads)
+    detector = Detector.open(folder, extractor, cache, reader, reader.concurrent_runs)
+    if detector.backbone.side_by_side == 1:
+        return detector, detector
+    return detector, Detector.open(folder, extractor, cache, reader, 1)
 
 
 def measure(sides: Sides) -> dict[str, object]:
@@ -173,8 +201,8 @@ def main() -> None:
     files = image_files(pd.read_parquet(INDEX), folder)[: options.images or (FULL_SIZE_IMAGES if options.full_size else None)]
     WORK.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=WORK) as temporary:
-        detector = open_detector(Path(temporary), folder, options.layers if options.full_size else None)
-        result = measure(Sides(detector, files))
+        detectors = open_detectors(Path(temporary), folder, options.layers if options.full_size else None)
+        result = measure(Sides(*detectors, files))
     if options.json:
         write_json(options.json, {"full_size": options.full_size, **result})
 

@@ -9,9 +9,7 @@ sides alternate, medians count. Prints milliseconds an ROI, and the ratio to who
 """
 
 import argparse
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 
 from roiseg.cache.layout import stored_arrays
 from roiseg.cache.params import CacheParams
+from roiseg.cache.race import race
 from roiseg.cache.reader import FeatureStore
 from roiseg.cache.writer import StoreWriter
 from roiseg.extractor.params import ExtractorParams
@@ -117,15 +116,10 @@ def measure(source: FeatureStore, layer: str, rois: list[Rois], cache: CachePara
             store = rewrite(source, layer, [item.row for item in rois], Path(temporary) / name, form)
             sizes[name] = float(sum(size for size, _ in store.shards[layer]))
             sides |= {(name, order): reader(store, layer, plan) for order, plan in plans(rois, map_hw).items()}
-        taken: dict[tuple[str, str], list[float]] = {side: [] for side in sides}
-        for _ in range(ROUNDS):
-            for side, read in sides.items():
-                began = time.perf_counter()
-                read()
-                taken[side].append((time.perf_counter() - began) * 1e3 / count)
+        taken = race(sides, ROUNDS)
     table: dict[str, dict[str, float]] = {name: {"bytes": size / sizes["whole"]} for name, size in sizes.items()}
-    for (name, order), times in taken.items():
-        table[name][order] = statistics.median(times)
+    for (name, order), seconds in taken.items():
+        table[name][order] = seconds * 1e3 / count
     return table
 
 

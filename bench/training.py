@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from bench.extraction import THREADS, Detector
+from bench.extraction import Detector
 from bench.full_size import LAYERS, full_size_params, make_full_size
 from bench.memory import repeat_index
 from roiseg.batches import Batch, Loading, collate, dequantise, training_batches
@@ -47,6 +47,7 @@ from roiseg.train.loop import Clocked, deterministic, make_fabric, parameter_gro
 from roiseg.train.params import TrainParams
 from roiseg.train.train import TrainSections
 from roiseg.trained import HeadSections
+from roiseg.types import PLAIN
 from roiseg.work import WORK
 
 HEAD = "roi_crop"
@@ -68,8 +69,8 @@ def load_sections(layers: list[str] | None) -> TrainSections:
 class Learner:
     """A head with fresh weights, the same each time, that makes the steps of `roiseg.train.loop` without its bookkeeping."""
 
-    def __init__(self, sections: TrainSections, store: FeatureSource) -> None:
-        """Set up on the device of `train.device`."""
+    def __init__(self, sections: TrainSections, store: FeatureSource, floats: dict[str, torch.Tensor]) -> None:
+        """Set up on the device of `train.device`; `floats` are buffers for `dequantise`, kept from epoch to epoch."""
         params = sections.train
         self._fabric = make_fabric(params)
         torch.manual_seed(params.seed)
@@ -78,9 +79,9 @@ class Learner:
         self._head, self._optimizer = self._fabric.setup(head, optimizer)
         weights = class_weights(sections.loss.class_weights, json.loads(Path("metrics/data_analyze.json").read_text()))
         self._loss, self._clip = MaskLoss(sections.loss, weights), params.clip_norm
+        self._floats = floats
         self._scales = {name: torch.from_numpy(values) for name, values in store.scales.items()}
         self.device = self._fabric.device
-        self._floats: dict[str, torch.Tensor] = {}
 
     def step(self, batch: Batch) -> float:
         """Forward, backward, optimiser; returns the loss once the device is done."""
@@ -124,10 +125,12 @@ class Sides:
         self.detector, self.dataset = detector, dataset
         self._sections, self._files = sections, files
         self._seed = sections.train.seed
+        self._floats: dict[str, torch.Tensor] = {}
+        self._out = detector.buffers()
 
     def cached(self) -> Epoch:
         """As `Trainer` does it."""
-        learner, reader = Learner(self._sections, self.dataset.store), self._sections.head.reader
+        learner, reader = Learner(self._sections, self.dataset.store, self._floats), self._sections.head.reader
         count, pinned = self._sections.train.images_per_batch, learner.device.type == "cuda"
         loading = Loading(count, reader.load_threads, reader.ahead, pinned=pinned)
         batches = Clocked(training_batches(self.dataset, loading, seed=self._seed, epoch=EPOCH))
@@ -138,19 +141,19 @@ class Sides:
 
     def live(self) -> Epoch:
         """Decode, run the session, make the step; order and draws are those of `training_batches`, which `check` proves."""
-        learner, reader = Learner(self._sections, self.dataset.store), self._sections.head.reader
+        learner, reader = Learner(self._sections, self.dataset.store, self._floats), self._sections.head.reader
         order = np.random.default_rng([self._seed, EPOCH]).permutation(self.dataset.rows).tolist()
         files = [self._files[row] for row in order]
         seconds, steps = {"session": 0.0, "head": 0.0, "data": 0.0}, []
         with ThreadPoolExecutor(reader.load_threads) as pool:
             began = time.perf_counter()
             drawn = pool.map(self._draw, order)
-            for part, pixels in image_batches(files, self.detector.extractor, reader.decode_threads):
+            for part, images in image_batches(files, self.detector.extractor, reader.decode_threads):
                 samples = list(islice(drawn, len(part)))
                 loaded = time.perf_counter()
-                outputs = self.detector.backbone(as_input(pixels, self.detector.extractor))
+                self.detector.run(as_input(images, self.detector.extractor), self._out)
                 inferred = time.perf_counter()
-                features = {name: torch.from_numpy(outputs[name][: len(part)]) for name in self.dataset.layers}
+                features = {name: torch.from_numpy(self._out[name][: len(part)]) for name in self.dataset.layers}
                 batch = collate(samples, features)
                 steps.append((batch.rows, learner.step(batch)))
                 seconds["data"] += loaded - began
@@ -188,17 +191,21 @@ def open_sides(root: Path, count: int, layers: list[str] | None, width: float) -
         sys.exit(f"the detector has no {', '.join(sorted(alien))}; choose --layers out of {', '.join(LAYERS)}")
     extractor = full_size_params(sections.head.extractor, chosen)
     extractor = extractor.model_copy(update={"batch_size": sections.train.images_per_batch})
-    folder, cache = Path(load_section(DataParams, "data").val.images), sections.head.cache
+    folder, reader = Path(load_section(DataParams, "data").val.images), sections.head.reader
+    # Nobody runs a live detector on both views of an image.
+    cache = sections.head.cache.model_copy(update={"views": (PLAIN,), "image": False})
     repeat_index(root / "index", count)
     table = root / "index/train/images.parquet"
-    make_full_size(root, extractor, cache.dtype, table, folder, THREADS, width)
-    detector = Detector.open(root, extractor, cache)
+    make_full_size(root, extractor, cache.dtype, table, folder, reader.decode_threads, width)
+    detector = Detector.open(root, extractor, cache, reader, 1)
     files = image_files(pd.read_parquet(table), folder)
     (root / "work").mkdir()
     path, _ = detector.fill(root / "work", files)
     index = Index(root / "index/train", extractor.input_hw, extractor.resize)
-    store = FeatureStore(path, checksums=sections.head.reader.checksums)
-    dataset = RoiDataset(index, store, sections.head.dataset, chosen, sections.head.model.mask_hw)
+    store = FeatureStore(path, checksums=reader.checksums)
+    dataset = RoiDataset(
+        index, store, sections.head.dataset.model_copy(update={"views": None}), chosen, sections.head.model.mask_hw
+    )
     return Sides(sections, detector, dataset, files)
 
 

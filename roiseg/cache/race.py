@@ -8,9 +8,10 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import zarr
@@ -23,12 +24,13 @@ from roiseg.progress import progress
 from roiseg.work import WORK
 
 Run = Callable[[], object]
+Name = TypeVar("Name", bound=Hashable)
 
 LIMIT = "memmap copy"
 ROUNDS = 7
 
 
-def race(sides: Mapping[str, Run], rounds: int, tick: Callable[[], object] | None = None) -> dict[str, float]:
+def race(sides: Mapping[Name, Run], rounds: int, tick: Callable[[], object] | None = None) -> dict[Name, float]:
     """Let sides take turns, so that a noisy machine disturbs all alike.
 
     Args:
@@ -39,7 +41,7 @@ def race(sides: Mapping[str, Run], rounds: int, tick: Callable[[], object] | Non
     Returns:
         Name -> median seconds of a run.
     """
-    taken: dict[str, list[float]] = {name: [] for name in sides}
+    taken: dict[Name, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, run in sides.items():
             began = time.perf_counter()
@@ -127,7 +129,7 @@ def race_store(path: Path, layer: str | None, images: int, work: Path = WORK) ->
 
 
 def _raw(file: Path, store: FeatureStore, layer: str, rows: NDArray[np.int64]) -> NDArray[np.float16]:
-    """The images of some rows as a mapped file (len(rows), C, H, W); int8 isn't scaled, for only the bytes count."""
+    """The images of some rows as a mapped file (len(rows), C, H, W); integers aren't scaled, for only the bytes count."""
     shape = (len(rows), *store.shapes[layer])
     needed, free = int(np.prod(shape)) * np.dtype(np.float16).itemsize, shutil.disk_usage(file.parent).free
     if free < needed:

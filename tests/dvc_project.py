@@ -59,9 +59,10 @@ class Project:
 
     root: Path
 
-    def run(self, *command: str, ok: bool = True) -> str:
-        """Run a program of this environment in the folder; returns what it printed, errors included."""
-        environment = {
+    @property
+    def environment(self) -> dict[str, str]:
+        """What programs that run in the folder find in theirs."""
+        return {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "DVC_NO_ANALYTICS": "1",
@@ -69,7 +70,10 @@ class Project:
             "COLUMNS": "200",
             "OMP_NUM_THREADS": "1",
         }
-        done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
+
+    def run(self, *command: str, ok: bool = True) -> str:
+        """Run a program of this environment in the folder; returns what it printed, errors included."""
+        done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
         printed = done.stdout + done.stderr
         assert (done.returncode == 0) == ok, f"{command} ended with {done.returncode}:\n{printed[-6000:]}"
         return printed

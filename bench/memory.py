@@ -22,6 +22,7 @@ from roiseg.cache.params import CacheParams, ReaderParams
 from roiseg.extractor.extract import ExtractPaths, extract
 from roiseg.extractor.params import ExtractorParams
 from roiseg.files import write_json, write_parquet
+from roiseg.index import PEOPLE_PER_GROUP
 from roiseg.losses import LossParams
 from roiseg.params import load_params, load_section
 from roiseg.train.params import TrainParams
@@ -43,7 +44,7 @@ def repeat_index(out: Path, count: int) -> None:
     crowd = crowd[crowd["row"] < count]
     for split in ("train", "val"):
         write_parquet(out / split / "images.parquet", many)
-        write_parquet(out / split / "people.parquet", crowd)
+        write_parquet(out / split / "people.parquet", crowd, PEOPLE_PER_GROUP)
 
 
 def run_extraction(root: Path) -> None:

@@ -34,12 +34,26 @@ def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any], *, indent: 
     write_bytes(path, (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode())
 
 
-def write_parquet(path: Path, table: pd.DataFrame) -> None:
-    """Parquet with a stable byte form (pyarrow writes no times)."""
+def write_parquet(path: Path, table: pd.DataFrame, rows_per_group: int | None = None) -> None:
+    """Parquet with a stable byte form (pyarrow writes no times).
+
+    Args:
+        path: file to write.
+        table: its contents.
+        rows_per_group: rows that are read and decompressed together; None: as many as pyarrow likes. Small groups come without the
+            statistics that a search would use, which would be larger than the rest of the file's footer.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.partial")
     try:
-        table.to_parquet(aside, index=False, engine="pyarrow", compression="zstd")
+        table.to_parquet(
+            aside,
+            index=False,
+            engine="pyarrow",
+            compression="zstd",
+            row_group_size=rows_per_group,
+            write_statistics=rows_per_group is None,
+        )
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

@@ -7,15 +7,19 @@
 `row, image_id, annotation_id, x0, y0, x1, y1` (unit frame, clipped to the image), `area` (COCO's, square pixels),
 `segmentation` (JSON: polygons in the unit frame, or an RLE of the image frame), `siblings` (annotation ids of the other
 people whose box meets this one's), `drop_reason` (null: the person has an ROI of its own; `too_small`: paints class 2 only).
+Its row groups are small, so that outlines, which are nearly all of it, are read from the file when an image is asked for.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from roiseg.coco import People, people_per_image
@@ -25,6 +29,15 @@ from roiseg.masks import Segmentation
 from roiseg.types import HW
 
 TOO_SMALL = "too_small"
+
+UNHELD = ("segmentation", "siblings")
+"""Columns that `Index` doesn't hold: the long ones."""
+
+PEOPLE_PER_GROUP = 64
+"""Rows of a row group of `people.parquet`: few, since a group is read for each image; more, and the footer is shorter."""
+
+GROUPS_HELD = 8
+"""Row groups of outlines in memory, which spare reading them again in a small data set or in row order."""
 
 PEOPLE_COLUMNS = (
     "row",
@@ -117,8 +130,39 @@ class ImagePeople:
         return [self.segmentations[other] for other in np.flatnonzero(meets).tolist() if other != number]
 
 
+class _Outlines:
+    """Column `segmentation` of a `people.parquet`, some row groups of it in memory. Safe to share between threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file.
+
+        Args:
+            path: with row groups of any size.
+        """
+        self._file = pq.ParquetFile(path)
+        groups = self._file.metadata
+        self._starts = np.cumsum([0, *(groups.row_group(number).num_rows for number in range(groups.num_row_groups))])
+        self._lock = Lock()
+        self._group = lru_cache(GROUPS_HELD)(self._read)
+
+    def _read(self, number: int) -> pa.ChunkedArray:
+        return self._file.read_row_group(number, columns=["segmentation"], use_threads=False).column(0)
+
+    def texts(self, start: int, stop: int) -> list[str]:
+        """JSON of the people `start` to `stop`, rows of the table."""
+        found: list[str] = []
+        while start < stop:
+            number = int(np.searchsorted(self._starts, start, side="right")) - 1
+            first, end = (int(value) for value in self._starts[number : number + 2])
+            with self._lock:  # one reader serves all threads
+                group = self._group(number)
+            found += group.slice(start - first, min(stop, end) - start).to_pylist()
+            start = end
+        return found
+
+
 class Index:
-    """The tables of one split; outlines are parsed when an image is asked for."""
+    """The tables of one split; outlines are read and parsed when an image is asked for."""
 
     def __init__(self, folder: Path, network_hw: HW, mode: ResizeMode) -> None:
         """Open `images.parquet` and `people.parquet` in `folder`.
@@ -133,17 +177,17 @@ class Index:
         """
         try:
             self.images = pd.read_parquet(folder / "images.parquet")
-            self._people = pd.read_parquet(folder / "people.parquet")
+            people = pd.read_parquet(folder / "people.parquet", columns=[name for name in PEOPLE_COLUMNS if name not in UNHELD])
+            self._outlines = _Outlines(folder / "people.parquet")
         except FileNotFoundError as error:
             raise AnnotationError(f"{folder}: no index tables there ({error}); run `dvc repro prepare`") from error
         self.network_hw, self.mode = network_hw, mode
-        rows = self._people["row"].to_numpy(dtype=np.int64)
+        rows = people["row"].to_numpy(dtype=np.int64)
         self._starts = np.searchsorted(rows, np.arange(len(self.images) + 1))
-        self._boxes = self._people[["x0", "y0", "x1", "y1"]].to_numpy(dtype=np.float64)
+        self._boxes = people[["x0", "y0", "x1", "y1"]].to_numpy(dtype=np.float64)
         self._sizes = self.images[["height", "width"]].to_numpy(dtype=np.int64)
-        self._ids = self._people["annotation_id"].to_numpy(dtype=np.int64)
-        self._has_roi = self._people["drop_reason"].isna().to_numpy(dtype=bool)
-        self._texts = self._people["segmentation"].to_numpy()
+        self._ids = people["annotation_id"].to_numpy(dtype=np.int64)
+        self._has_roi = people["drop_reason"].isna().to_numpy(dtype=bool)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -164,7 +208,7 @@ class Index:
         part = slice(int(self._starts[row]), int(self._starts[row + 1]))
         image_hw = (int(self._sizes[row, 0]), int(self._sizes[row, 1]))
         resize = Resize(image_hw, self.network_hw, self.mode)
-        outlines = [Segmentation.from_json(str(text), resize) for text in self._texts[part]]
+        outlines = [Segmentation.from_json(text, resize) for text in self._outlines.texts(part.start, part.stop)]
         return ImagePeople(
             row, int(self.image_ids[row]), image_hw, self._ids[part], self._boxes[part], self._has_roi[part], outlines
         )

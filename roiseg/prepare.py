@@ -11,7 +11,7 @@ from roiseg.coco import DataParams, People, Subset, choose_subset, load_people, 
 from roiseg.errors import MissingImageError, ParamsError
 from roiseg.files import new_folder, write_json, write_parquet
 from roiseg.geometry import ResizeMode
-from roiseg.index import TOO_SMALL, build_tables
+from roiseg.index import PEOPLE_PER_GROUP, TOO_SMALL, build_tables
 from roiseg.types import HW
 
 SUBSETS: Mapping[Subset, int | None] = {"full": None, "500": 500, "100": 100}
@@ -103,7 +103,7 @@ def prepare(params: DataParams, network_hw: HW, mode: ResizeMode, annotations_ou
             check_images(used, Path(split.images), split.annotations)
             images, table = build_tables(used, network_hw, mode, params.min_box_px)
             write_parquet(index / name / "images.parquet", images)
-            write_parquet(index / name / "people.parquet", table)
+            write_parquet(index / name / "people.parquet", table, PEOPLE_PER_GROUP)
             if name == "val":
                 _copy_pictures(used, Path(split.images), params.fixed_images, index / name / "pictures")
             reasons = Counter(table["drop_reason"].dropna())

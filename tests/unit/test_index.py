@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data_factory import (
@@ -23,7 +24,7 @@ from roiseg.coco import People, load_people, people_per_image
 from roiseg.errors import AnnotationError
 from roiseg.files import write_parquet
 from roiseg.geometry import ResizeMode, box_iou
-from roiseg.index import PEOPLE_COLUMNS, TOO_SMALL, Index, build_tables
+from roiseg.index import GROUPS_HELD, PEOPLE_COLUMNS, TOO_SMALL, Index, _Outlines, build_tables
 from roiseg.masks import NON_TARGET, TARGET, roi_labels
 from roiseg.types import HW
 
@@ -218,6 +219,32 @@ def test_index_there_and_back(tmp_path: Path, drawn: People, mode: ResizeMode) -
         boxes_image = resize.boxes_to_image(found.boxes)
         expected = np.array([[x, y, x + width, y + height] for x, y, width, height in (item["bbox"] for item in group)])
         np.testing.assert_allclose(boxes_image, expected, rtol=0, atol=1e-9)
+
+
+def test_outlines_come_from_their_row_groups(tmp_path: Path, drawn: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the file is cut, also within an image, and with fewer groups held than there are."""
+    monkeypatch.setattr("roiseg.index.GROUPS_HELD", 1)
+    tables = build_tables(drawn, NETWORK_HW, "stretch", 14.0)
+    expected = tables[1]["segmentation"].tolist()
+    for rows in (1, 2, 3, len(expected)):
+        write_parquet(tmp_path / f"{rows}.parquet", tables[1], rows)
+        outlines = _Outlines(tmp_path / f"{rows}.parquet")
+        assert pq.read_metadata(tmp_path / f"{rows}.parquet").num_row_groups == -(-len(expected) // rows)
+        pairs = [(start, stop) for start in range(len(expected) + 1) for stop in range(start, len(expected) + 1)]
+        assert all(outlines.texts(start, stop) == expected[start:stop] for start, stop in reversed(pairs))
+
+
+def test_index_holds_a_few_row_groups_only(tmp_path: Path, drawn: People) -> None:
+    images, people = build_tables(drawn, NETWORK_HW, "stretch", 14.0)
+    people["segmentation"] = people["segmentation"].str.pad(100_000, side="right")  # JSON may end in spaces
+    write_parquet(tmp_path / "images.parquet", images)
+    write_parquet(tmp_path / "people.parquet", people, 1)
+    index = Index(tmp_path, NETWORK_HW, "stretch")
+    before = pa.total_allocated_bytes()
+    for row in range(len(index)):
+        index.people(row)
+    assert len(people) > 2 * GROUPS_HELD
+    assert pa.total_allocated_bytes() - before < 1.5 * GROUPS_HELD * 100_000
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -29,6 +29,7 @@ from roiseg.progress import progress
 from roiseg.train.average import WeightAverage
 from roiseg.train.checkpoint import BEST, Checkpoint, checkpoint_name, load_checkpoint, newest, save_checkpoint
 from roiseg.train.log import MetricsLog
+from roiseg.train.memory import largest_batch, limit_kernels
 from roiseg.train.params import TrainParams
 from roiseg.train.schedule import warmup_cosine
 
@@ -121,6 +122,7 @@ class Trainer:
             run: what to train on what.
             folder: checkpoints, pictures and the metrics log are kept here.
         """
+        limit_kernels()
         self._run, self._folder = run, folder
         self._fabric = make_fabric(run.params)
         params = run.params
@@ -149,6 +151,8 @@ class Trainer:
             start = self._resume()
             log.keep_until(start)
             tick(start * self._steps)
+            if start < self._run.params.epochs:
+                self._rehearse()
             for epoch in range(start + 1, self._run.params.epochs + 1):
                 losses = self._train_epoch(epoch, tick)
                 figures = self._validate()
@@ -170,6 +174,23 @@ class Trainer:
         logger.info("%s: going on after epoch %d", self._folder, checkpoint.epoch)
         return checkpoint.epoch
 
+    def _rehearse(self) -> None:
+        """A step at the largest batch that leaves nothing but its memory: a lack of it shows now, and later steps need no more."""
+        device = self._fabric.device
+        batch = largest_batch(self._run.train, self._run.params.images_per_batch)
+        buffers = [(buffer, buffer.clone()) for buffer in self._run.head.buffers()]
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            self._head.train()
+            self._fabric.backward(self._losses(batch)["total"])
+        for buffer, before in buffers:  # statistics of norms
+            buffer.copy_(before)
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        device = self._fabric.device
+        features = dequantise(batch.features, self._scales, device, self._floats)
+        return self._run.loss(self._head(features, batch.boxes.to(device)), batch.targets.to(device))
+
     def _train_epoch(self, epoch: int, tick: Any) -> dict[str, float]:  # noqa: ANN401
         run, params = self._run, self._run.params
         self._head.train()
@@ -179,16 +200,14 @@ class Trainer:
         rois = 0
         for number, batch in enumerate(batches):
             rate = self._set_rate((epoch - 1) * self._steps + number)
-            features = dequantise(batch.features, self._scales, self._fabric.device, self._floats)
-            output = self._head(features, batch.boxes.to(self._fabric.device))
-            losses = run.loss(output, batch.targets.to(self._fabric.device))
+            losses = self._losses(batch)
             self._check_finite("loss", losses["total"], epoch, batch.rows)
-            self._optimizer.zero_grad(set_to_none=True)
             self._fabric.backward(losses["total"])
             norm = self._fabric.clip_gradients(self._head, self._optimizer, max_norm=params.clip_norm, error_if_nonfinite=False)
             if norm is not None:
                 self._check_finite("norm of the gradients", norm, epoch, batch.rows)
             self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)  # now, so that gradients don't lie between what the next step allocates
             self._average.update(run.head, (epoch - 1) * self._steps + number)
             count = len(batch.boxes)
             rois += count

@@ -228,6 +228,25 @@ def test_metrics_log_forgets_what_wasnt_finished(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "metrics.json").read_text()) == [{"epoch": 1, "x": 1 / 3}, {"epoch": 2, "x": 0.5}]
 
 
+# --- memory ---
+
+
+def test_the_step_before_the_first_leaves_no_trace(
+    project: Project, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "_rehearse", lambda self: None)
+    Trainer(run_of(project), tmp_path / "without").fit()
+    assert files_of(tmp_path / "without") == files_of(unbroken)
+    monkeypatch.undo()
+    run = run_of(project)
+    trainer, state = Trainer(run, tmp_path / "with"), torch.get_rng_state()
+    before = {name: item.clone() for name, item in run.head.state_dict().items()}
+    trainer._rehearse()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(item, before[name]) for name, item in run.head.state_dict().items())
+    assert all(item.grad is None for item in run.head.parameters())
+
+
 # --- what can't go on ---
 
 

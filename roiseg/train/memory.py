@@ -1,0 +1,40 @@
+"""Keeping the memory of training from growing with the images.
+
+The number of ROIs differs from batch to batch. The more images, the larger the largest number and the more different ones. For the
+former there is a step without an update at the largest size before the first (PyTorch's performance tuning guide, "preallocate
+memory in case of variable input length"); of the latter's kernels only a few are kept.
+"""
+
+import os
+
+import numpy as np
+import torch
+
+from roiseg.batches import Batch
+from roiseg.dataset import RoiDataset, Targets
+
+KERNELS = 64
+"""Compiled kernels that oneDNN keeps. It compiles a set for each number of ROIs, some 30 in a step, and by itself keeps 1024: about
+150 MB after a few hundred steps, in a heap that they break in pieces. Compiling again what fell out takes milliseconds a step."""
+
+
+def limit_kernels() -> None:
+    """Let oneDNN keep `KERNELS` kernels, where the environment doesn't say otherwise; works before the first convolution only."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
+
+
+def largest_batch(dataset: RoiDataset, images_per_batch: int) -> Batch:
+    """A batch as large as any that training may draw, of features that are zero and whole images as ROIs.
+
+    Args:
+        dataset: training split.
+        images_per_batch: images in a step.
+    """
+    counts = np.minimum(np.sort(dataset.index.rois_per_image)[::-1][:images_per_batch], dataset.params.max_rois_per_image)
+    rois, (height, width) = int(counts.sum()), dataset.mask_hw
+    boxes = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0]).repeat(rois, 1)
+    distance = torch.zeros(rois, height, width)
+    targets = Targets(torch.zeros(rois, height, width, dtype=torch.int64), distance, distance, distance)
+    shapes = dataset.store.shapes
+    features = {name: torch.zeros((images_per_batch, *shapes[name]), dtype=torch.int8) for name in dataset.layers}
+    return Batch([], np.zeros(rois, dtype=np.int64), features, boxes, targets)

@@ -12,6 +12,7 @@
     │   ├── StoreMismatchError             made with other settings than asked for
     │   └── StoreDamagedError              incomplete, truncated or changed bytes
     ├── DiskSpaceError(OSError)            no room for a store
+    ├── WorkBusyError(BlockingIOError)     another process works on the same thing
     ├── CheckpointError(ValueError)
     ├── TrainingError(RuntimeError)
     └── ParityError(RuntimeError)          an exported model that disagrees with its source
@@ -66,6 +67,10 @@ class StoreDamagedError(StoreError):
 
 class DiskSpaceError(RoisegError, OSError):
     """Raised before a store is begun that won't fit, or when the disk fills up while one is written."""
+
+
+class WorkBusyError(RoisegError, BlockingIOError):
+    """Raised when another process is at work in the same work folder."""
 
 
 class CheckpointError(RoisegError, ValueError):

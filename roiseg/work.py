@@ -6,14 +6,17 @@ rename that. The folder goes once `dvc.lock` shows that DVC has taken the out ov
 """
 
 import configparser
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from roiseg.errors import WorkBusyError
 from roiseg.files import sha256_json, write_json
 from roiseg.params import read_yaml
 
@@ -32,6 +35,23 @@ def work_folder(stage: str, fingerprint: Mapping[str, Any], root: Path = WORK) -
     folder = root / f"{stage.replace('@', '-')}-{sha256_json(dict(fingerprint))[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a work folder; the claim ends with the block, or with the process.
+
+    Raises:
+        WorkBusyError: another process is at work there, such as the command of a DVC that was killed alone.
+    """
+    with (folder / "claim").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WorkBusyError(
+                f"{folder}: another process is at work there; wait for it, or end it (`fuser {folder / 'claim'}` tells which)"
+            ) from error
+        yield
 
 
 def link_tree(source: Path, out: Path) -> None:

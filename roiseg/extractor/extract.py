@@ -22,7 +22,7 @@ from roiseg.extractor.pipeline import Extraction
 from roiseg.extractor.session import Backbone
 from roiseg.files import sha256_file, sha256_json, write_parquet
 from roiseg.types import IMAGE, StoredArray, array_name
-from roiseg.work import dvc_cache, link_tree, mark_done, work_folder
+from roiseg.work import claimed, dvc_cache, link_tree, mark_done, work_folder
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def extract(
     Raises:
         GraphError: the batch size isn't one that the ONNX takes.
         DiskSpaceError: the disk is too small, or ran full.
-        ImageReadError, MissingImageError, ProviderError, StoreError: see the modules below.
+        ImageReadError, MissingImageError, ProviderError, StoreError, WorkBusyError: see the modules below.
     """
     images = pd.read_parquet(paths.index)
     files = image_files(images, paths.images)
@@ -87,22 +87,23 @@ def extract(
     origins = _origins(backbone, scales, {"input": extractor.input_rule(), **source, "found": found}, cache)
     arrays = stored_arrays(backbone.info.layers, extractor.input_hw, cache, origins)
     folder = work_folder(stage, {"asked": asked, "found": found})
-    writer = StoreWriter(folder, arrays, image_ids, cache, scales, asked, found)
-    if not writer.begun:
-        previous = previous_store(stage, paths.store, folder / "previous.zarr")
-        if previous is not None:
-            take_over(previous, writer)
-            shutil.rmtree(previous.path)
-    left = sum(len(writer.rows(shard)) for shard in writer.missing())
-    copies = 1 if links_into(dvc_cache(), folder) else 2
-    check_space(folder, estimate_bytes(writer.computed, left, cache), copies)
-    extraction = Extraction(backbone, writer, extractor, folder)
-    extraction.run(files, reader.decode_threads)
-    stored = sum(writer.finish().values())
-    write_parquet(paths.detections, extraction.detections(image_ids))
-    link_tree(writer.path, paths.store)
-    mark_done(folder, stage, (paths.backbone, paths.scales, paths.index, paths.detections, paths.store / "zarr.json"))
-    return _figures(arrays, len(files), stored, writer.saturated())
+    with claimed(folder):
+        writer = StoreWriter(folder, arrays, image_ids, cache, scales, asked, found)
+        if not writer.begun:
+            previous = previous_store(stage, paths.store, folder / "previous.zarr")
+            if previous is not None:
+                take_over(previous, writer)
+                shutil.rmtree(previous.path)
+        left = sum(len(writer.rows(shard)) for shard in writer.missing())
+        copies = 1 if links_into(dvc_cache(), folder) else 2
+        check_space(folder, estimate_bytes(writer.computed, left, cache), copies)
+        extraction = Extraction(backbone, writer, extractor, folder)
+        extraction.run(files, reader.decode_threads)
+        stored = sum(writer.finish().values())
+        write_parquet(paths.detections, extraction.detections(image_ids))
+        link_tree(writer.path, paths.store)
+        mark_done(folder, stage, (paths.backbone, paths.scales, paths.index, paths.detections, paths.store / "zarr.json"))
+        return _figures(arrays, len(files), stored, writer.saturated())
 
 
 def _origins(

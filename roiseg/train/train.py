@@ -17,7 +17,7 @@ from roiseg.train.log import MetricsLog, write_live
 from roiseg.train.loop import Run, Trainer
 from roiseg.train.params import TrainParams
 from roiseg.trained import HeadSections
-from roiseg.work import link_tree, mark_done, work_folder
+from roiseg.work import claimed, link_tree, mark_done, work_folder
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ def train_head(
 
     Raises:
         TrainingError: see `Trainer.fit`.
+        WorkBusyError: another process trains the same.
     """
     train, val = (sections.head.open_split(split, index, features) for split in ("train", "val"))
     weights = class_weights(sections.loss.class_weights, json.loads(statistics.read_text()))
@@ -82,10 +83,11 @@ def train_head(
         sections.head.reader,
         sections.described(),
     )
-    Trainer(run, folder).fit()
-    rows = MetricsLog(folder / "metrics.json").rows
-    _publish(folder, rows, out, live)
-    mark_done(folder, stage, (statistics, live / "metrics.json"))
+    with claimed(folder):
+        Trainer(run, folder).fit()
+        rows = MetricsLog(folder / "metrics.json").rows
+        _publish(folder, rows, out, live)
+        mark_done(folder, stage, (statistics, live / "metrics.json"))
     return rows[-1]
 
 

@@ -20,6 +20,7 @@ BUILTIN = {
     "StoreMismatchError": ValueError,
     "StoreDamagedError": ValueError,
     "DiskSpaceError": OSError,
+    "WorkBusyError": BlockingIOError,
     "CheckpointError": ValueError,
     "TrainingError": RuntimeError,
     "ParityError": RuntimeError,

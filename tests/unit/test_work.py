@@ -4,12 +4,15 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
-from roiseg.work import cached, clean_finished, dvc_cache, link_tree, mark_done, work_folder
+from roiseg.errors import WorkBusyError
+from roiseg.work import cached, claimed, clean_finished, dvc_cache, link_tree, mark_done, work_folder
 
 
 def fill(folder: Path, files: dict[str, str]) -> Path:
@@ -171,3 +174,28 @@ def test_keep_without_a_record_of_dvc(finished: Path, text: str | None) -> None:
 def test_nothing_to_clean(tmp_path: Path) -> None:
     (tmp_path / "dvc.lock").write_text("stages: {}\n")
     assert clean_finished(tmp_path / "dvc.lock", tmp_path / ".work") == []
+
+
+CLAIM = """
+import sys, time
+from pathlib import Path
+from roiseg.work import claimed
+with claimed(Path(sys.argv[1])):
+    print("mine", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_is_one_process_s_alone(tmp_path: Path) -> None:
+    """The claim of a process that was killed ends with it."""
+    child = subprocess.Popen([sys.executable, "-c", CLAIM, str(tmp_path)], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"mine\n"
+    with pytest.raises(WorkBusyError, match=r"another process is at work there; wait for it, or end it"), claimed(tmp_path):
+        pass
+    child.kill()
+    child.communicate()
+    with claimed(tmp_path):
+        pass
+    with claimed(tmp_path):
+        pass

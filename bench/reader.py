@@ -82,7 +82,15 @@ def load(split: str, layer: str | None) -> Values:
 def write(values: Values, images: int, folder: Path, dtype: Any, codec: Any, shuffle: Any) -> Form:  # noqa: ANN401 - literals
     """Write the values again and again in one form, until there are so many images."""
     params = load_section(CacheParams, "cache").model_copy(
-        update={"dtype": dtype, "codec": codec, "level": 1, "shuffle": shuffle, "views": (PLAIN,), "image": False, "tile_hw": None}
+        update={
+            "dtype": dtype,
+            "codec": codec,
+            "level": None,
+            "shuffle": shuffle,
+            "views": (PLAIN,),
+            "image": False,
+            "tile_hw": None,
+        }
     )
     layers = [CutLayer(name, name, item.shape[1], (item.shape[2], item.shape[3])) for name, item in values.items()]
     scales = {}

@@ -65,7 +65,7 @@ def create_layer(group: zarr.Group, array: StoredArray, images: int, per_shard: 
     dtype = np.dtype(array.dtype)
     compressors: list[Any] = []
     if params.codec != "none":
-        compressors.append(BloscCodec(typesize=dtype.itemsize, cname=params.codec, clevel=params.level, shuffle=params.shuffle))
+        compressors.append(BloscCodec(typesize=dtype.itemsize, cname=params.codec, clevel=params.clevel, shuffle=params.shuffle))
     tile = tile_of(array.hw, params.tile_hw)
     # Zarr wants whole inner chunks, so a shard of tiles may reach beyond the map; zeros are stored there.
     whole = (-(-array.hw[0] // tile[0]) * tile[0], -(-array.hw[1] // tile[1]) * tile[1])

@@ -24,7 +24,7 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 
 from roiseg.cache.layout import shard_key
-from roiseg.cache.shard import CRC_BYTES, crc32c
+from roiseg.cache.shard import CRC_BYTES, copy_checked, crc32c
 from roiseg.errors import StoreDamagedError
 from roiseg.types import HW, Window
 
@@ -86,8 +86,28 @@ class Shard:
             raise self._damaged(f"chunk {number} lies at {offset} to {offset + length}, outside the file")
         view = memoryview(self._map)[offset:stop]
         if has_crc and check and crc32c(view) != self._map[stop : stop + CRC_BYTES]:
-            raise self._damaged(f"chunk {number} fails its checksum")
+            raise self._torn(number)
         return view
+
+    def copy_chunk(self, number: int, out: memoryview) -> None:
+        """Copy the bytes of an inner chunk, and compare their checksum meanwhile.
+
+        Args:
+            number: of the chunk, which a CRC-32C follows.
+            out: as many bytes.
+
+        Raises:
+            StoreDamagedError: no such bytes, another number of them, or they fail their checksum.
+        """
+        view = self.chunk(number, has_crc=True, check=False)
+        if len(view) != len(out):
+            raise self._damaged(f"chunk {number} has {len(view)} bytes, expected {len(out)}")
+        stop = int(self._entries[number][0]) + len(view)
+        if copy_checked(view, out) != self._map[stop : stop + CRC_BYTES]:
+            raise self._torn(number)
+
+    def _torn(self, number: int) -> StoreDamagedError:
+        return self._damaged(f"chunk {number} fails its checksum")
 
 
 class MappedArray:
@@ -172,14 +192,15 @@ class MappedArray:
         Raises:
             StoreDamagedError: the shard is missing, cut short or changed, as far as that can be seen.
         """
-        if self._chunk_shape == self._shape[1:]:
-            view = self._chunk(row, 0, check=check)
-            if self._compressed:
-                self._decompress(row, view, out)
-            else:
-                np.copyto(out, self._raw(row, view))
-        else:
+        if self._chunk_shape != self._shape[1:]:
             self.read_window_into(row, Window(0, self._shape[2], 0, self._shape[3]), out, check=check)
+        elif self._compressed:
+            self._decompress(row, self._chunk(row, 0, check=check), out)
+        elif check and self._has_crc:
+            shard, place = divmod(row, self._per_shard)
+            self._shard(shard).copy_chunk(place, out.data.cast("B"))
+        else:
+            np.copyto(out, self._raw(row, self._chunk(row, 0, check=check)))
 
     def read_window_into(self, row: int, window: Window, out: NDArray[Any], *, check: bool) -> None:
         """Decode a part of one image; of tiles only those that it meets.

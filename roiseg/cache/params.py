@@ -8,6 +8,9 @@ from roiseg.extractor.params import ExtractorParams
 from roiseg.params import Section
 from roiseg.types import MIRRORED, PLAIN, StoredType, View
 
+LEVELS = {"none": 1, "lz4": 9, "zstd": 1}
+"""LZ4 at its densest loses no speed to the detector, and none in reading; zstd's denser levels cost many times the time."""
+
 Cells = Annotated[int, Field(ge=1)]
 
 
@@ -16,7 +19,7 @@ class CacheParams(Section):
 
     dtype: StoredType
     codec: Literal["none", "lz4", "zstd"]
-    level: int = Field(ge=1, le=9)
+    level: int | None = Field(ge=1, le=9)
     shuffle: Literal["noshuffle", "shuffle", "bitshuffle"]
     shard_mib: int = Field(ge=1, le=4096)
     tile_hw: tuple[Cells, Cells] | None
@@ -29,11 +32,16 @@ class CacheParams(Section):
             raise ValueError("views must be [plain] or [plain, mirrored]")
         return self
 
+    @property
+    def clevel(self) -> int:
+        """Level of the compression: the asked one, or what was measured to be best for the codec."""
+        return self.level if self.level is not None else LEVELS[self.codec]
+
     def codec_rule(self) -> dict[str, object]:
         """Compression as plain values for a fingerprint."""
         if self.codec == "none":
             return {"name": "none"}
-        return {"name": self.codec, "level": self.level, "shuffle": self.shuffle}
+        return {"name": self.codec, "level": self.clevel, "shuffle": self.shuffle}
 
     def form(self) -> dict[str, Any]:
         """All of the section as plain values for a store's fingerprint, but for the type of the layers."""

@@ -20,6 +20,8 @@ from roiseg.cache.params import CacheParams
 from roiseg.types import HW
 
 CRC_BYTES: Final = 4
+BLOCK_BYTES: Final = 2**18
+"""A fraction of a core's second-level cache."""
 NOTHING: Final = 2**64 - 1
 """Offset and length of a chunk that isn't there: the last shard has fewer images than places."""
 SHUFFLES: Final = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}
@@ -28,6 +30,16 @@ SHUFFLES: Final = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bits
 def crc32c(data: bytes | memoryview) -> bytes:
     """CRC-32C of some bytes, little endian."""
     return int(checksum(data)).to_bytes(CRC_BYTES, "little")
+
+
+def copy_checked(data: memoryview, out: memoryview) -> bytes:
+    """Copy bytes, and their CRC-32C: block by block, so that the copy finds in the processor's cache what was just summed."""
+    total = 0
+    for start in range(0, len(data), BLOCK_BYTES):
+        block = data[start : start + BLOCK_BYTES]
+        total = checksum(block, total)
+        out[start : start + BLOCK_BYTES] = block
+    return total.to_bytes(CRC_BYTES, "little")
 
 
 def tiles(values: NDArray[Any], tile: HW) -> Iterator[NDArray[Any]]:
@@ -104,7 +116,7 @@ class Encoder:
         """
         self._codec = None
         if params.codec != "none":
-            self._codec = Blosc(params.codec, params.level, SHUFFLES[params.shuffle], 0, itemsize)
+            self._codec = Blosc(params.codec, params.clevel, SHUFFLES[params.shuffle], 0, itemsize)
         self.tile = tile_of(hw, params.tile_hw)
         self.per_image = -(-hw[0] // self.tile[0]) * -(-hw[1] // self.tile[1])
 

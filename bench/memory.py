@@ -2,9 +2,10 @@
 
     python -m bench.memory [--images 100 1000] [--json FILE]
 
-Repeats the rows of the validation index, extracts them into a temporary folder and trains one epoch on the result, each in a
-process of its own, and prints the peak of RssAnon + RssShmem of each (mapped shards are page cache and don't count). Needs the outs
-of `dvc repro`.
+Repeats the rows of the validation index, extracts them into a temporary folder and trains on the result, each in a process of its
+own, and prints the peak of RssAnon + RssShmem of each (mapped shards are page cache and don't count). All numbers of images train
+for as many steps, in more epochs where there are fewer: the heap of any run grows for its first hundred steps or two, until it has
+met batches of all sizes. Needs the outs of `dvc repro`.
 """
 
 import argparse
@@ -68,9 +69,9 @@ def run_extraction(root: Path) -> None:
 
 
 def run_training(root: Path) -> None:
-    """One epoch on `root/features`, validated on the same."""
+    """Train on `root/features`, validated on the same, for as many epochs as `root/epochs` says."""
     values = load_params()
-    values["train"] |= {"epochs": 1}
+    values["train"] |= {"epochs": int((root / "epochs").read_text())}
     sections = TrainSections(
         HeadSections.load(values), load_section(LossParams, "loss", values), load_section(TrainParams, "train", values)
     )
@@ -109,6 +110,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=".work") as temporary:
             root = Path(temporary)
             repeat_index(root / "index", count)
+            (root / "epochs").write_text(str(max(1, max(options.images) // count)))
             extraction = peak_mb(run_extraction, root)
             shutil.copytree(root / "features/train.zarr", root / "features/val.zarr")
             training = peak_mb(run_training, root)

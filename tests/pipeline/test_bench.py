@@ -43,3 +43,21 @@ def test_extraction(finished: Project, tmp_path: Path) -> None:
 def test_sample_cues(finished: Project, tmp_path: Path) -> None:
     found = bench(finished, tmp_path / "out.json", "sample_cues")
     assert set(found) == {"whole_box", "linear_rgb", "linear_rgb_best", "best_threshold"}
+
+
+def test_reader(finished: Project, tmp_path: Path) -> None:
+    found = bench(finished, tmp_path / "out.json", "reader", "--split", "val", "--layer", "layer_34", "--megabytes", "1")
+    default = found["forms"]["int8 lz4 noshuffle"]
+    assert 0 < default["share_of_raw_float16"] < 1
+    assert {"memmap copy", "roiseg", "roiseg, no checksums", "zarr-python"} <= set(default["images_per_second_over_memmap"])
+
+
+def test_tiles(finished: Project, tmp_path: Path) -> None:
+    found = bench(finished, tmp_path / "out.json", "tiles", "--split", "val", "--images", "3")
+    assert set(found["layers"]["layer_3"]) == {"whole", "10x10", "20x20", "40x40"}
+
+
+def test_memory(finished: Project, tmp_path: Path) -> None:
+    found = bench(finished, tmp_path / "out.json", "memory", "--images", "3", "6")
+    assert [peak["images"] for peak in found["peaks"]] == [3, 6]
+    assert all(peak["training_mb"] > 100 for peak in found["peaks"])

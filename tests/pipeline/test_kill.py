@@ -26,7 +26,7 @@ from dvc_project import Project, make_project
 from roiseg.cache.reader import FeatureStore
 from roiseg.work import clean_finished
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("kill")]
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ ELSEWHERE = {
     "pip install uv && uv run dvc repro": "the `finished` fixture runs `dvc repro`; .ci/run installs uv and runs `uv run`",
     "pip install uv": ".ci/run",
     "uv run pytest": ".ci/run",
+    "uv run --group bench python -m bench.reader --layer layer_14 --megabytes 400": "test_bench.py, on the sample",
     "uv run dvc repro": "the `finished` fixture",
     "uv run dvc exp run -S loss.boundary_weight=3.0": "test_experiments.py",
     f"uv run {EXP_SHOW}": "test_experiments.py",

@@ -43,7 +43,8 @@ from roiseg.heads import build_head
 from roiseg.index import Index
 from roiseg.losses import LossParams, MaskLoss, class_weights
 from roiseg.params import load_params, load_section
-from roiseg.train.loop import Clocked, deterministic, make_fabric, parameter_groups
+from roiseg.train.loop import Clocked, deterministic, make_fabric
+from roiseg.train.optimizer import make_optimizer
 from roiseg.train.params import TrainParams
 from roiseg.train.train import TrainSections
 from roiseg.trained import HeadSections
@@ -75,7 +76,7 @@ class Learner:
         self._fabric = make_fabric(params)
         torch.manual_seed(params.seed)
         head = build_head(sections.head.model, store.specs)
-        optimizer = torch.optim.AdamW(parameter_groups(head, params.weight_decay), lr=params.lr)
+        optimizer = make_optimizer(head, params)
         self._head, self._optimizer = self._fabric.setup(head, optimizer)
         weights = class_weights(sections.loss.class_weights, json.loads(Path("metrics/data_analyze.json").read_text()))
         self._loss, self._clip = MaskLoss(sections.loss, weights), params.clip_norm

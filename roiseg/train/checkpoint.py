@@ -94,7 +94,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: not a checkpoint of roiseg ({error})") from error
 
 
+def by_epoch(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first."""
+    found = [(int(match["epoch"]), path) for path in folder.glob("*.pth") if (match := NAME.match(path.name))]
+    return [path for _, path in sorted(found)]
+
+
 def newest(folder: Path) -> Path | None:
     """The checkpoint of the highest epoch in a folder, or None."""
-    found = [(int(match["epoch"]), path) for path in folder.glob("*.pth") if (match := NAME.match(path.name))]
-    return max(found)[1] if found else None
+    found = by_epoch(folder)
+    return found[-1] if found else None
+
+
+def prune(folder: Path, keep: int | None) -> None:
+    """Delete all but the last `keep` checkpoints of a folder; None keeps all."""
+    if keep is not None:
+        found = by_epoch(folder)
+        for path in found[: max(len(found) - keep, 0)]:
+            path.unlink()

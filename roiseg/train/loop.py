@@ -8,7 +8,8 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,16 @@ from roiseg.evaluate.metrics import with_baseline
 from roiseg.evaluate.overlays import write_png
 from roiseg.evaluate.pictures import FixedPicture, draw_validation
 from roiseg.losses import MaskLoss
+from roiseg.params import nearest
 from roiseg.progress import progress
 from roiseg.train.average import WeightAverage
-from roiseg.train.checkpoint import BEST, Checkpoint, checkpoint_name, load_checkpoint, newest, save_checkpoint
+from roiseg.train.checkpoint import BEST, Checkpoint, checkpoint_name, load_checkpoint, newest, prune, save_checkpoint
 from roiseg.train.log import MetricsLog
 from roiseg.train.memory import largest_batch, limit_kernels
+from roiseg.train.optimizer import make_optimizer
 from roiseg.train.params import TrainParams
-from roiseg.train.schedule import warmup_cosine
+from roiseg.train.schedule import Schedule, stops_early
+from roiseg.train.step import NotFinite, Stepper, Sums
 
 logger = logging.getLogger(__name__)
 
@@ -86,11 +90,30 @@ def deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def parameter_groups(head: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights that decay, and biases and norms that don't: pulling those to 0 regularises nothing."""
-    matrices = [item for item in head.parameters() if item.ndim > 1]
-    vectors = [item for item in head.parameters() if item.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+def check_metric(name: str) -> None:
+    """See that a figure to judge a run by is one that validation gives.
+
+    Raises:
+        TrainingError: it isn't.
+    """
+    empty = Score.empty()
+    known = with_baseline(empty.metrics, empty.without_two)
+    if name not in known:
+        raise TrainingError(f"train.early_stop.metric is {name!r}, which validation doesn't give; {nearest(name, known)}")
+
+
+def grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """Batches in groups of `size`, the last one perhaps smaller; a batch of a group of several has features of its own."""
+    if size == 1:
+        yield from ([batch] for batch in batches)
+        return
+    while part := [replace(batch, features=_own(batch)) for batch in islice(batches, size)]:
+        yield part
+
+
+def _own(batch: Batch) -> dict[str, Tensor]:
+    """Features outside the buffers that go round."""
+    return {name: values.clone() for name, values in batch.features.items()}
 
 
 class Clocked:
@@ -126,13 +149,16 @@ class Trainer:
         self._run, self._folder = run, folder
         self._fabric = make_fabric(run.params)
         params = run.params
-        optimizer = torch.optim.AdamW(parameter_groups(run.head, params.weight_decay), lr=params.lr)
+        optimizer = make_optimizer(run.head, params)
         self._average = WeightAverage(run.head, params.average_decay)
         self._head, self._optimizer = self._fabric.setup(run.head, optimizer)
         self._average.head.to(self._fabric.device)
         self._scales = {name: torch.from_numpy(values) for name, values in run.train.store.scales.items()}
         self._floats: dict[str, Tensor] = {}
-        self._steps = -(-len(run.train.rows) // params.images_per_batch)
+        self._stepper = Stepper(self._fabric, self._head, self._optimizer, self._losses, params.clip_norm)
+        self._batches = -(-len(run.train.rows) // params.images_per_batch)
+        self._steps = -(-self._batches // params.accumulate)
+        self._schedule = Schedule(params, self._steps)
         self._best = -1.0
         self._loading = Loading(
             params.images_per_batch, run.reader.load_threads, run.reader.ahead, pinned=self._fabric.device.type == "cuda"
@@ -142,23 +168,36 @@ class Trainer:
         """Train what is left of the epochs.
 
         Raises:
-            TrainingError: nothing to learn from, or a loss that isn't finite.
+            TrainingError: nothing to learn from, a figure to stop by that there isn't, or too many steps whose loss isn't finite.
         """
         if not self._steps:
             raise TrainingError("no image of the training split has a person of at least data.min_box_px; lower it")
-        log = MetricsLog(self._folder / "metrics.json")
-        with deterministic(), progress("train", self._run.params.epochs * self._steps) as tick:
+        check_metric(self._run.params.early_stop.metric)
+        log, epochs = MetricsLog(self._folder / "metrics.json"), self._run.params.epochs
+        with deterministic(), progress("train", epochs * self._batches) as tick:
             start = self._resume()
             log.keep_until(start)
-            tick(start * self._steps)
-            if start < self._run.params.epochs:
+            tick(start * self._batches)
+            if start < epochs:
                 self._rehearse()
-            for epoch in range(start + 1, self._run.params.epochs + 1):
-                losses = self._train_epoch(epoch, tick)
+            for epoch in range(start + 1, epochs + 1):
+                if self._stops(log):
+                    break
+                losses = self._train_epoch(epoch, log, tick)
                 figures = self._validate()
-                log.add({"epoch": epoch, **{f"train_{name}": value for name, value in losses.items()}, **figures})
+                log.add({"epoch": epoch, **losses, **figures})
                 self._save(epoch, figures)
-                logger.info("epoch %d: loss %.4f, %s %.4f", epoch, losses["total"], LEAD, figures[LEAD])
+                logger.info("epoch %d: loss %.4f, %s %.4f", epoch, losses.get("train_total", float("nan")), LEAD, figures[LEAD])
+
+    def _history(self, log: MetricsLog) -> list[float]:
+        return [row[self._run.params.early_stop.metric] for row in log.rows]
+
+    def _stops(self, log: MetricsLog) -> bool:
+        stop = self._run.params.early_stop
+        if not stops_early(self._history(log), stop.patience, stop.mode):
+            return False
+        logger.info("stopped after epoch %d: %s hasn't got better for %d epochs", len(log.rows), stop.metric, stop.patience)
+        return True
 
     def _resume(self) -> int:
         """Number of epochs that an earlier run of the same fingerprint has finished here."""
@@ -191,47 +230,44 @@ class Trainer:
         features = dequantise(batch.features, self._scales, device, self._floats)
         return self._run.loss(self._head(features, batch.boxes.to(device)), batch.targets.to(device))
 
-    def _train_epoch(self, epoch: int, tick: Any) -> dict[str, float]:  # noqa: ANN401
+    def _train_epoch(self, epoch: int, log: MetricsLog, tick: Any) -> dict[str, float]:  # noqa: ANN401
         run, params = self._run, self._run.params
         self._head.train()
         batches = Clocked(training_batches(run.train, self._loading, seed=params.seed, epoch=epoch))
-        began = time.monotonic()
-        sums: dict[str, float] = {}
-        rois = 0
-        for number, batch in enumerate(batches):
-            rate = self._set_rate((epoch - 1) * self._steps + number)
-            losses = self._losses(batch)
-            self._check_finite("loss", losses["total"], epoch, batch.rows)
-            self._fabric.backward(losses["total"])
-            norm = self._fabric.clip_gradients(self._head, self._optimizer, max_norm=params.clip_norm, error_if_nonfinite=False)
-            if norm is not None:
-                self._check_finite("norm of the gradients", norm, epoch, batch.rows)
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)  # now, so that gradients don't lie between what the next step allocates
-            self._average.update(run.head, (epoch - 1) * self._steps + number)
-            count = len(batch.boxes)
-            rois += count
-            for name, value in {**losses, **({} if norm is None else {"grad_norm": norm})}.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach()) * count
-            tick(1, f"epoch {epoch} loss {sums['total'] / rois:.3f}")
-        taken = time.monotonic() - began
-        logger.info("epoch %d: %.1f s, %.1f %% of it waiting for data", epoch, taken, 100 * batches.waited / max(taken, 1e-9))
-        return {name: value / rois for name, value in sums.items()} | {"lr": rate}
+        before, history = sum(int(row["skipped_steps"]) for row in log.rows), self._history(log)
+        began, sums, rate = time.monotonic(), Sums(), 0.0
+        for number, part in enumerate(grouped(iter(batches), params.accumulate)):
+            step = (epoch - 1) * self._steps + number
+            rate = self._set_rate(step, history)
+            wrong = self._stepper.step(part, sums)
+            if wrong is None:
+                self._average.update(run.head, step)
+            else:
+                self._check_skipped(wrong, epoch, before + sums.skipped)
+            tick(len(part), f"epoch {epoch} loss {sums.means().get('total', float('nan')):.3f}")
+        taken = max(time.monotonic() - began, 1e-9)
+        logger.info(
+            "epoch %d: %.1f s, %.1f images/s, %.1f ROIs/s, %.1f %% of it waiting for data",
+            *(epoch, taken, len(run.train.rows) / taken, sums.rois / taken, 100 * batches.waited / taken),
+        )
+        return {f"train_{name}": value for name, value in sums.means().items()} | {
+            "train_lr": rate,
+            "skipped_steps": sums.skipped,
+        }
 
-    def _set_rate(self, step: int) -> float:
-        params = self._run.params
-        total = params.epochs * self._steps
-        warmup = min(round(params.warmup_epochs * self._steps), total)
-        rate = warmup_cosine(step, total=total, warmup=warmup, peak=params.lr, low=min(params.min_lr, params.lr))
+    def _set_rate(self, step: int, history: Sequence[float]) -> float:
+        rate = self._schedule.rate(step, history)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         return rate
 
-    @staticmethod
-    def _check_finite(what: str, value: Tensor, epoch: int, rows: Sequence[int]) -> None:
-        if not torch.isfinite(value):
+    def _check_skipped(self, wrong: NotFinite, epoch: int, skipped: int) -> None:
+        limit = self._run.params.max_skipped_steps
+        logger.warning("epoch %d: step left out, the %s is %s on rows %s", epoch, wrong.what, wrong.value, list(wrong.rows))
+        if skipped > limit:
             raise TrainingError(
-                f"epoch {epoch}: the {what} is {float(value.detach())} on rows {list(rows)}; lower train.lr or train.clip_norm. "
+                f"epoch {epoch}: the {wrong.what} is {wrong.value} on rows {list(wrong.rows)}, and {skipped} steps of this run "
+                f"were left out for such a reason, more than train.max_skipped_steps ({limit}); lower train.lr or train.clip_norm. "
                 "Finished epochs are kept, and training goes on after them once the params are as they were"
             )
 
@@ -267,3 +303,5 @@ class Trainer:
             save_checkpoint(self._folder / BEST, checkpoint)
         name = checkpoint_name(epoch, run.train.mask_hw, figures[LEAD])
         save_checkpoint(self._folder / "checkpoints" / name, checkpoint)
+        # The newest is what a killed run goes on from, whether it is kept in the end or not.
+        prune(self._folder / "checkpoints", None if run.params.keep_checkpoints is None else max(run.params.keep_checkpoints, 1))

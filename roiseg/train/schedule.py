@@ -1,13 +1,26 @@
-"""Learning rates as pure functions of the step, so that nothing has to be restored to know them."""
+"""Learning rates as pure functions of the step and of the figures of past epochs, so that nothing has to be restored to know them.
+
+Steps are counted from 0 over the whole run, epochs from 0 too; `epoch = step // steps_per_epoch`.
+"""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from roiseg.train.params import TrainParams
+
+PLATEAU_THRESHOLD = 1e-4
+"""Relative gain that counts as better, as in PyTorch's ReduceLROnPlateau."""
+
+Mode = Literal["max", "min"]
 
 
 def warmup_cosine(step: int, *, total: int, warmup: int, peak: float, low: float) -> float:
-    """Linear warm-up, then half a cosine down to `low` (SGDR, equation 5, one cycle).
+    """Linear warm-up, then half a cosine down to `low` (SGDR, equation 5, one cycle); past the end it stays there.
 
     Args:
-        step: 0 <= step < total, counted over the whole run.
+        step: 0 <= step, counted over the whole run.
         total: steps of the run.
         warmup: steps of the warm-up (0 for none); the first one already learns.
         peak: rate at the end of the warm-up.
@@ -17,3 +30,94 @@ def warmup_cosine(step: int, *, total: int, warmup: int, peak: float, low: float
         return peak * (step + 1) / warmup
     share = (step - warmup) / max(total - warmup - 1, 1)
     return low + (peak - low) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
+
+
+def cycle_of(epoch: float, first: int, factor: int) -> tuple[float, float]:
+    """Beginning and length, in epochs, of the cycle that `epoch` falls into; 10 and 2 begin at 0, 10, 30, 70, 150."""
+    start, length = 0.0, float(first)
+    while epoch >= start + length:
+        start, length = start + length, length * factor
+    return start, length
+
+
+def plateau_cuts(values: Sequence[float], patience: int, mode: Mode) -> int:
+    """How often a rate has been cut after epochs with these figures: each time `patience` epochs in a row brought nothing better.
+
+    Args:
+        values: the figure of each past epoch.
+        patience: epochs without a gain that are let pass.
+        mode: whether more or less is better.
+    """
+    sign = 1.0 if mode == "max" else -1.0
+    best, bad, cuts = -math.inf, 0, 0
+    for value in values:
+        if sign * value > best + abs(best if math.isfinite(best) else 0.0) * PLATEAU_THRESHOLD:
+            best, bad = sign * value, 0
+        else:
+            bad += 1
+        if bad > patience:
+            cuts, bad = cuts + 1, 0
+    return cuts
+
+
+def stops_early(values: Sequence[float], patience: int | None, mode: Mode) -> bool:
+    """Whether the last `patience` epochs brought nothing better than the ones before.
+
+    Args:
+        values: the figure of each past epoch.
+        patience: None never stops.
+        mode: whether more or less is better.
+    """
+    if patience is None or len(values) <= patience:
+        return False
+    better = max if mode == "max" else min
+    best = better(values)
+    return len(values) - 1 - list(values).index(best) >= patience
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate of a run, before the factors of parameter groups.
+
+    Attributes:
+        params: section `train`.
+        steps_per_epoch: optimiser steps of an epoch.
+    """
+
+    params: TrainParams
+    steps_per_epoch: int
+
+    @property
+    def total(self) -> int:
+        """Steps of the run."""
+        return self.params.epochs * self.steps_per_epoch
+
+    def rate(self, step: int, history: Sequence[float] = ()) -> float:
+        """The rate of a step.
+
+        Args:
+            step: counted over the whole run.
+            history: the judged figure of each past epoch, which `plateau` looks at.
+        """
+        params = self.params
+        low, warmup = min(params.min_lr, params.lr), min(round(params.warmup_epochs * self.steps_per_epoch), self.total)
+        if params.scheduler == "cosine":
+            return warmup_cosine(step, total=self.total, warmup=warmup, peak=params.lr, low=low)
+        rising = min((step + 1) / warmup, 1.0) if warmup else 1.0
+        return rising * max(params.lr * self._share(step, low / params.lr, history), low)
+
+    def _share(self, step: int, low: float, history: Sequence[float]) -> float:
+        """Rate over the peak rate; at least `low` where the curve is drawn down to it."""
+        params, epoch = self.params, step / self.steps_per_epoch
+        match params.scheduler:
+            case "cosine_restarts":
+                start, length = cycle_of(epoch, params.restart_epochs, params.restart_factor)
+                return low + (1 - low) * (1 + math.cos(math.pi * (epoch - start) / length)) / 2
+            case "step":
+                return float(params.decay_factor ** sum(epoch >= milestone for milestone in params.step_epochs))
+            case "exponential":
+                return float(params.decay_factor ** int(epoch))
+            case "plateau":
+                return float(params.decay_factor ** plateau_cuts(history, params.plateau_epochs, params.early_stop.mode))
+            case _:
+                return 1.0

@@ -12,7 +12,7 @@ from roiseg.evaluate.pictures import load_fixed
 from roiseg.files import new_folder, sha256_file
 from roiseg.heads import build_head
 from roiseg.losses import LossParams, MaskLoss, class_weights
-from roiseg.train.checkpoint import BEST
+from roiseg.train.checkpoint import BEST, by_epoch
 from roiseg.train.log import MetricsLog, write_live
 from roiseg.train.loop import Run, Trainer
 from roiseg.train.params import TrainParams
@@ -86,16 +86,17 @@ def train_head(
     with claimed(folder):
         Trainer(run, folder).fit()
         rows = MetricsLog(folder / "metrics.json").rows
-        _publish(folder, rows, out, live)
+        _publish(folder, rows, sections.train.keep_checkpoints, out, live)
         mark_done(folder, stage, (statistics, live / "metrics.json"))
     return rows[-1]
 
 
-def _publish(folder: Path, rows: list[dict[str, float]], out: Path, live: Path) -> None:
+def _publish(folder: Path, rows: list[dict[str, float]], keep: int | None, out: Path, live: Path) -> None:
     models = folder / "models"
     shutil.rmtree(models, ignore_errors=True)
     (models / "checkpoints").mkdir(parents=True)
-    for path in (folder / "checkpoints").glob("*.pth"):
+    kept = by_epoch(folder / "checkpoints")
+    for path in kept if keep is None else kept[len(kept) - min(keep, len(kept)) :]:
         (models / "checkpoints" / path.name).hardlink_to(path)
     (models / BEST).hardlink_to(folder / BEST)
     link_tree(models, out)

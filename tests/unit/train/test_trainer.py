@@ -12,8 +12,9 @@ import pytest
 import torch
 from store_factory import MODELS, STATISTICS, Project, make_project, shared_project
 from torch import Tensor, nn
+from train_params import EPOCHS, TRAIN
 
-from roiseg.batches import Loading
+from roiseg.batches import Loading, dequantise, training_batches
 from roiseg.dataset import Targets
 from roiseg.errors import CheckpointError, ProviderError, TrainingError
 from roiseg.evaluate.infer import Score, predictions
@@ -24,12 +25,12 @@ from roiseg.nn.outputs import HeadOutput
 from roiseg.train import loop
 from roiseg.train.checkpoint import NAME, load_checkpoint, newest
 from roiseg.train.log import MetricsLog
-from roiseg.train.loop import Run, Trainer, parameter_groups
+from roiseg.train.loop import Run, Trainer
+from roiseg.train.optimizer import parameter_groups
 from roiseg.train.params import TrainParams
 from roiseg.train.train import TrainSections, train_head
 from roiseg.trained import load_head
 
-EPOCHS = 4
 LOSS: dict[str, Any] = {
     "ce": 1.0,
     "dice": 1.0,
@@ -40,19 +41,6 @@ LOSS: dict[str, Any] = {
     "boundary_width": 3.0,
     "instance_sep_weight": 3.0,
     "near_px": 3.0,
-}
-TRAIN: dict[str, Any] = {
-    "seed": 0,
-    "epochs": EPOCHS,
-    "images_per_batch": 1,
-    "lr": 0.02,
-    "min_lr": 0.0001,
-    "warmup_epochs": 1.0,
-    "weight_decay": 0.01,
-    "clip_norm": 5.0,
-    "average_decay": 0.5,
-    "device": "cpu",
-    "precision": "32-true",
 }
 
 
@@ -247,6 +235,128 @@ def test_the_step_before_the_first_leaves_no_trace(
     assert all(item.grad is None for item in run.head.parameters())
 
 
+# --- how long, and what is kept ---
+
+
+def test_early_stop(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epoch 2 is the best; two epochs without a gain end it, and a run that goes on stops at once."""
+    scores = {1: 0.2, 2: 0.6, 3: 0.4, 4: 0.6, 5: 0.9}
+    epochs: list[int] = []
+
+    def validate(_: Trainer) -> dict[str, float]:
+        epochs.append(len(epochs) + 1)
+        return {"miou_fg_roi": scores[len(epochs)]}
+
+    monkeypatch.setattr(Trainer, "_validate", validate)
+    stop = {"metric": "miou_fg_roi", "mode": "max", "patience": 2}
+    run = run_of(project, "roi_crop", epochs=5, early_stop=stop)
+    Trainer(run, tmp_path).fit()
+    assert epochs == [1, 2, 3, 4]
+    Trainer(run_of(project, "roi_crop", epochs=5, early_stop=stop), tmp_path).fit()
+    assert epochs == [1, 2, 3, 4]
+    assert load_checkpoint(tmp_path / "best.pth").epoch == 2
+
+
+def test_a_figure_to_stop_by_that_isnt_there(project: Project, tmp_path: Path) -> None:
+    run = run_of(project, early_stop={"metric": "miou_fg_roy", "mode": "max", "patience": 1})
+    with pytest.raises(
+        TrainingError, match=r"early_stop\.metric is 'miou_fg_roy', which validation doesn't give; did you mean 'miou"
+    ):
+        Trainer(run, tmp_path).fit()
+
+
+@pytest.mark.parametrize(("keep", "left"), [(None, [1, 2, 3, 4]), (3, [2, 3, 4]), (1, [4]), (0, [4])])
+def test_the_last_checkpoints_are_kept(project: Project, unbroken: Path, tmp_path: Path, keep: int | None, left: list[int]) -> None:
+    """The newest stays in the work folder in any case: a killed run goes on from it."""
+    Trainer(run_of(project, keep_checkpoints=keep), tmp_path).fit()
+    found = sorted((tmp_path / "checkpoints").iterdir())
+    assert [load_checkpoint(path).epoch for path in found] == left
+    assert (tmp_path / "best.pth").read_bytes() == (unbroken / "best.pth").read_bytes()
+
+
+# --- steps ---
+
+
+def test_accumulated_gradients_are_averaged(project: Project, tmp_path: Path) -> None:
+    """One step over all five batches, against their gradients one by one."""
+    plain: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "clip_norm": 1e9, "warmup_epochs": 0.0}
+    changes: dict[str, Any] = {**plain, "accumulate": 5, "epochs": 1, "scheduler": "none", "lr": 0.5}
+    run = run_of(project, "roi_crop", **changes)
+    trainer = Trainer(run, tmp_path)
+    before = {name: weight.detach().clone() for name, weight in run.head.named_parameters()}
+    expected = {name: torch.zeros_like(weight) for name, weight in before.items()}
+    run.head.train()
+    for batch in training_batches(run.train, Loading(1, 1, 1), seed=0, epoch=1):
+        run.head.zero_grad()
+        torch.autograd.backward(trainer._losses(batch)["total"])
+        for name, weight in run.head.named_parameters():
+            assert weight.grad is not None
+            expected[name] += weight.grad / 5
+    run.head.zero_grad()
+    trainer.fit()
+    for name, weight in run.head.named_parameters():
+        torch.testing.assert_close(weight.detach(), before[name] - 0.5 * expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_an_epoch_has_fewer_steps_where_batches_are_accumulated(project: Project, tmp_path: Path) -> None:
+    trainer = Trainer(run_of(project, accumulate=2), tmp_path)
+    assert (trainer._batches, trainer._steps) == (5, 3)
+    trainer.fit()
+    rows = json.loads((tmp_path / "metrics.json").read_text())
+    assert rows[-1]["train_lr"] == pytest.approx(TRAIN["min_lr"])
+
+
+def test_steps_that_arent_finite_are_left_out_and_counted(project: Project, tmp_path: Path) -> None:
+    """The third call is the second step of epoch 1 (the rehearsal is the first); weights stay finite, and the run ends."""
+
+    class Once(Poisoned):
+        def __call__(self, output: HeadOutput, target: Targets) -> dict[str, Tensor]:
+            parts = super().__call__(output, target)
+            self.at = 10**6 if self.at < 0 else self.at
+            return parts
+
+    Trainer(run_of(project, "roi_crop", Once(2, float("nan")), max_skipped_steps=1), tmp_path).fit()
+    rows = json.loads((tmp_path / "metrics.json").read_text())
+    assert [row["skipped_steps"] for row in rows] == [1, 0, 0, 0]
+    assert all(np.isfinite(row["train_total"]) for row in rows)
+    assert all(torch.isfinite(values).all() for values in load_checkpoint(tmp_path / "best.pth").live.values())
+
+
+def test_skipped_steps_of_earlier_epochs_count(project: Project, tmp_path: Path) -> None:
+    """Two of epoch 1 are let pass; the next one, in epoch 2, is one too many, though a kill lay between."""
+
+    class At(Poisoned):
+        def __init__(self, calls: set[int]) -> None:
+            super().__init__(10**6, 1.0)
+            self.calls, self.made = calls, 0
+
+        def __call__(self, output: HeadOutput, target: Targets) -> dict[str, Tensor]:
+            parts = super().__call__(output, target)
+            self.made += 1
+            if self.made in self.calls:
+                parts["total"] = parts["total"] * float("nan")
+            return parts
+
+    Trainer(run_of(project, "roi_crop", At({3, 5}), max_skipped_steps=2, epochs=1), tmp_path).fit()
+    with pytest.raises(TrainingError, match=r"epoch 2: the loss is nan .*, and 3 steps of this run were left out .* \(2\)"):
+        Trainer(run_of(project, "roi_crop", At({2}), max_skipped_steps=2), tmp_path).fit()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("scheduler", ["cosine_restarts", "step", "exponential", "plateau", "none"])
+def test_resumed_is_unbroken_whatever_the_schedule(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, scheduler: str
+) -> None:
+    changes: dict[str, Any] = {"optimizer": optimizer, "scheduler": scheduler, "epochs": 3, "keep_checkpoints": 1}
+    Trainer(run_of(project, "roi_crop", **changes), tmp_path / "whole").fit()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "dequantise", Crash(dequantise, 1 + 5 + 3, after=False))
+        with pytest.raises(KeyboardInterrupt):
+            Trainer(run_of(project, "roi_crop", **changes), tmp_path / "killed").fit()
+    Trainer(run_of(project, "roi_crop", **changes), tmp_path / "killed").fit()
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+
+
 # --- what can't go on ---
 
 
@@ -255,7 +365,8 @@ class Poisoned(MaskLoss):
 
     def __init__(self, at: int, factor: float, *, gradient_only: bool = False) -> None:
         super().__init__(loss_params(), (1.0, 1.0, 1.0))
-        self.at, self.factor, self.gradient_only = at, factor, gradient_only
+        self.at: int = at
+        self.factor, self.gradient_only = factor, gradient_only
 
     def __call__(self, output: HeadOutput, target: Targets) -> dict[str, Tensor]:
         parts = super().__call__(output, target)
@@ -301,7 +412,7 @@ def test_deterministic_mode_ends_with_the_run(project: Project, tmp_path: Path) 
 
 def test_parameter_groups_decay_weights_only(project: Project) -> None:
     head = run_of(project).head
-    decays, rests = parameter_groups(head, 0.1)
+    decays, rests = parameter_groups(head, 0.1, {})
     assert (decays["weight_decay"], rests["weight_decay"]) == (0.1, 0.0)
     assert all(item.ndim > 1 for item in decays["params"])
     assert {id(item) for group in (decays, rests) for item in group["params"]} == {id(item) for item in head.parameters()}

@@ -90,6 +90,26 @@ def deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
+@contextmanager
+def lack_of_memory_is_said(batch: Batch, device: torch.device) -> Iterator[None]:
+    """Turn a lack of memory into advice.
+
+    Raises:
+        TrainingError: the batch doesn't fit.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; the processor's allocator has no class of its own
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate" not in str(error):
+            raise
+        images = max((len(values) for values in batch.features.values()), default=0)
+        raise TrainingError(
+            f"a batch of {images} images and {len(batch.boxes)} ROIs, which this data set may give, doesn't fit into the memory of "
+            f"{device}: {str(error).splitlines()[0]}; lower train.images_per_batch (and raise train.accumulate by as much), "
+            "dataset.max_rois_per_image, model.roi_hw or the channels of model, or read fewer layers"
+        ) from error
+
+
 def check_metric(name: str) -> None:
     """See that a figure to judge a run by is one that validation gives.
 
@@ -218,7 +238,7 @@ class Trainer:
         device = self._fabric.device
         batch = largest_batch(self._run.train, self._run.params.images_per_batch)
         buffers = [(buffer, buffer.clone()) for buffer in self._run.head.buffers()]
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), lack_of_memory_is_said(batch, device):
             self._head.train()
             self._fabric.backward(self._losses(batch)["total"])
         for buffer, before in buffers:  # statistics of norms

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from train_params import TRAIN
+from trainer_factory import TRAIN
 
 from roiseg.errors import ParamsError, TrainingError
 from roiseg.train.optimizer import make_optimizer, parameter_groups

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from train_params import TRAIN
+from trainer_factory import TRAIN
 
 from roiseg.train.average import WeightAverage
 from roiseg.train.params import TrainParams

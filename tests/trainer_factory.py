@@ -1,0 +1,96 @@
+"""Small training runs, and losses that go wrong."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from store_factory import MODELS, Project
+from torch import Tensor
+
+from roiseg.dataset import Targets
+from roiseg.evaluate.pictures import load_fixed
+from roiseg.heads import build_head
+from roiseg.losses import LossParams, MaskLoss
+from roiseg.nn.outputs import HeadOutput
+from roiseg.train.loop import Run
+from roiseg.train.params import TrainParams
+
+EPOCHS = 4
+TRAIN: dict[str, Any] = {
+    "seed": 0,
+    "epochs": EPOCHS,
+    "images_per_batch": 1,
+    "lr": 0.02,
+    "min_lr": 0.0001,
+    "warmup_epochs": 1.0,
+    "weight_decay": 0.01,
+    "clip_norm": 5.0,
+    "accumulate": 1,
+    "optimizer": "adamw",
+    "momentum": 0.9,
+    "lr_factors": {},
+    "scheduler": "cosine",
+    "restart_epochs": 1,
+    "restart_factor": 2,
+    "step_epochs": [2],
+    "decay_factor": 0.5,
+    "plateau_epochs": 0,
+    "early_stop": {"metric": "miou_fg_roi", "mode": "max", "patience": None},
+    "max_skipped_steps": 0,
+    "keep_checkpoints": None,
+    "average_decay": 0.5,
+    "device": "cpu",
+    "precision": "32-true",
+}
+
+
+LOSS: dict[str, Any] = {
+    "ce": 1.0,
+    "dice": 1.0,
+    "dice_classes": [1],
+    "dice_smooth": 1.0,
+    "class_weights": {"mode": "separation", "values": None},
+    "boundary_weight": 2.0,
+    "boundary_width": 3.0,
+    "instance_sep_weight": 3.0,
+    "near_px": 3.0,
+}
+
+
+def loss_params() -> LossParams:
+    return LossParams.parse(LOSS, "loss")
+
+
+def run_of(project: Project, family: str = "roi_unet", loss: MaskLoss | None = None, **changes: object) -> Run:
+    """Fresh weights each time; roi_unet has dropout, so torch's generator counts."""
+    params = TrainParams.parse(TRAIN | changes, "train")
+    sections = project.sections(MODELS[family])
+    train, val = project.open("train", MODELS[family]), project.open("val", MODELS[family])
+    torch.manual_seed(params.seed)
+    head = build_head(sections.model, train.store.specs)
+    fixed = load_fixed(project.index / "val" / "pictures", val)
+    chosen = loss or MaskLoss(loss_params(), (2.0, 0.5, 2.0))
+    return Run(head, chosen, train, val, fixed, params, sections.reader, {"model": json.loads(sections.model.model_dump_json())})
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+class Poisoned(MaskLoss):
+    """Spoils the loss, or its gradient alone, from some step on."""
+
+    at: int
+
+    def __init__(self, at: int, factor: float, *, gradient_only: bool = False) -> None:
+        super().__init__(loss_params(), (1.0, 1.0, 1.0))
+        self.at, self.factor, self.gradient_only = at, factor, gradient_only
+
+    def __call__(self, output: HeadOutput, target: Targets) -> dict[str, Tensor]:
+        parts = super().__call__(output, target)
+        self.at -= 1
+        if self.at < 0:
+            spoilt = parts["total"] * self.factor
+            parts["total"] = spoilt - spoilt.detach() if self.gradient_only else spoilt
+        return parts

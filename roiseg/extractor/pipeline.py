@@ -164,13 +164,16 @@ class Extraction:
         return read_detections(raw, self.params.detections, [file.image_hw for file in part], self.params)
 
     def _write(self, filling: "_Filling", inferred: Inferred) -> None:
-        with self.clock("write"):
-            for number, file in enumerate(inferred.files):
-                values = {name: item[number] for name, item in inferred.values.items()}
-                for name, item in values.items():
-                    _check_finite(name, item, file.row)
-                filling.add(file.row, values, inferred.boxes[number])
-        self._free.put(inferred.values)
+        try:
+            with self.clock("write"):
+                for number, file in enumerate(inferred.files):
+                    values = {name: item[number] for name, item in inferred.values.items()}
+                    for name, item in values.items():
+                        _check_finite(name, item, file.row)
+                    filling.add(file.row, values, inferred.boxes[number])
+        finally:
+            # A run that waits for them would never end.
+            self._free.put(inferred.values)
 
     def _log_times(self) -> None:
         """Which side made the others wait; to the log only, for times differ between equal runs."""

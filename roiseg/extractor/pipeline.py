@@ -67,6 +67,7 @@ class Extraction:
         self.clock = Clock()
         self._boxes = self.folder / "detections"
         self._boxes.mkdir(exist_ok=True)
+        self._broken = False
         self._arrays = [array.name for array in self.writer.computed]
         # Each buffer is computed on, waits for its turn, or is being written.
         count = self.backbone.side_by_side + 1 + WRITES_AHEAD
@@ -165,12 +166,17 @@ class Extraction:
 
     def _write(self, filling: "_Filling", inferred: Inferred) -> None:
         try:
+            if self._broken:
+                return
+            self._broken = True
             with self.clock("write"):
                 for number, file in enumerate(inferred.files):
                     values = {name: item[number] for name, item in inferred.values.items()}
                     for name, item in values.items():
                         _check_finite(name, item, file.row)
                     filling.add(file.row, values, inferred.boxes[number])
+            # Only now: the batches that wait behind one that failed must not be written into its shard.
+            self._broken = False
         finally:
             # A run that waits for them would never end.
             self._free.put(inferred.values)
@@ -209,9 +215,11 @@ class _Filling:
             self._shard = row // self._writer.per_shard
             self._opened = self._stack.enter_context(self._writer.open_shard(self._shard))
             self._boxes = []
+        rows = self._writer.rows(row // self._writer.per_shard)
+        if row != rows.start + len(self._boxes):
+            raise StoreError(f"row {row} came where row {rows.start + len(self._boxes)} was due; nothing of its shard is kept")
         self._opened.append(values)
         self._boxes.append(boxes)
-        rows = self._writer.rows(row // self._writer.per_shard)
         if row == rows[-1]:
             self._write_boxes(rows)
             self._opened.close()

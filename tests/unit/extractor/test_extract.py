@@ -39,7 +39,7 @@ from roiseg.cache.reader import FeatureStore
 from roiseg.cache.scales import load_scales
 from roiseg.cache.version import CACHE_VERSION
 from roiseg.cache.writer import OpenShard
-from roiseg.errors import GraphError, ImageReadError, MissingImageError, StoreError
+from roiseg.errors import DiskSpaceError, GraphError, ImageReadError, MissingImageError, StoreError
 from roiseg.extractor.extract import extract
 from roiseg.files import write_parquet
 
@@ -289,6 +289,33 @@ def test_a_missing_image(place: Path) -> None:
     write_parquet(PATHS.index, table)
     with pytest.raises(MissingImageError, match=r"images/gone\.jpg: no such image"):
         run(extractor_params(), cache_params())
+
+
+@pytest.mark.parametrize("bad", [1, 3, 6])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_batch_that_fails_takes_its_shard_with_it(place: Path, monkeypatch: pytest.MonkeyPatch, bad: int, batch: int) -> None:
+    """What waits behind it must not be written in its place: the shard would look whole, one image short."""
+    extractor, cache = extractor_params(batch_size=batch), cache_params()
+    run(extractor, cache)
+    expected = tree(PATHS.store)
+    work_folder().rename("whole")
+    append, done = OpenShard.append, []
+
+    def failing(self: OpenShard, features: dict[str, NDArray[Any]]) -> None:
+        done.append(features)
+        if len(done) == bad + 1:
+            time.sleep(0.3)  # the others queue up
+            raise DiskSpaceError("the disk is full")
+        append(self, features)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OpenShard, "append", failing)
+        with pytest.raises(DiskSpaceError):
+            extract("extract@train", PATHS, extractor, cache, READER)
+    assert len(done) == bad + 1
+    assert [item.stem for item in (work_folder() / "shards").iterdir()] == [str(number) for number in range(bad // PER_SHARD)]
+    extract("extract@train", PATHS, extractor, cache, READER)
+    assert tree(PATHS.store) == expected
 
 
 def test_features_that_float16_cannot_hold(place: Path) -> None:

@@ -46,6 +46,7 @@ from roiseg.params import load_params, load_section
 from roiseg.train.loop import Clocked, deterministic, make_fabric
 from roiseg.train.optimizer import make_optimizer
 from roiseg.train.params import TrainParams
+from roiseg.train.step import Stepper, Sums
 from roiseg.train.train import TrainSections
 from roiseg.trained import HeadSections
 from roiseg.types import PLAIN
@@ -77,25 +78,26 @@ class Learner:
         torch.manual_seed(params.seed)
         head = build_head(sections.head.model, store.specs)
         optimizer = make_optimizer(head, params)
-        self._head, self._optimizer = self._fabric.setup(head, optimizer)
+        self._head, wrapped = self._fabric.setup(head, optimizer)
         weights = class_weights(sections.loss.class_weights, json.loads(Path("metrics/data_analyze.json").read_text()))
-        self._loss, self._clip = MaskLoss(sections.loss, weights), params.clip_norm
-        self._floats = floats
+        self._loss = MaskLoss(sections.loss, weights)
         self._scales = {name: torch.from_numpy(values) for name, values in store.scales.items()}
         self.device = self._fabric.device
+        self._floats: dict[str, torch.Tensor] = {}
+        self._stepper = Stepper(self._fabric, self._head, wrapped, self._losses, params.clip_norm)
+
+    def _losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        features = dequantise(batch.features, self._scales, self.device, self._floats)
+        return self._loss(self._head(features, batch.boxes.to(self.device)), batch.targets.to(self.device))
 
     def step(self, batch: Batch) -> float:
         """Forward, backward, optimiser; returns the loss once the device is done."""
-        features = dequantise(batch.features, self._scales, self.device, self._floats)
-        output = self._head(features, batch.boxes.to(self.device))
-        loss = self._loss(output, batch.targets.to(self.device))["total"]
-        self._optimizer.zero_grad(set_to_none=True)
-        self._fabric.backward(loss)
-        self._fabric.clip_gradients(self._head, self._optimizer, max_norm=self._clip, error_if_nonfinite=False)
-        self._optimizer.step()
+        sums = Sums()
+        if wrong := self._stepper.step([batch], sums):
+            sys.exit(f"the {wrong.what} is {wrong.value} on rows {list(wrong.rows)}")
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-        return float(loss.detach())
+        return sums.means()["total"]
 
 
 @dataclass(frozen=True)

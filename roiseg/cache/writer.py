@@ -27,6 +27,9 @@ class StoreWriter:
     A shard counts as written when its record exists beside the store (`shards/{n}.json`), which happens after its files have
     been renamed and synced; whatever else lies there was cut short and is written again. Arrays that are taken over from another
     store (`roiseg.cache.reuse`) have a record of their own, `adopted/{array}.json`, and no part in the others.
+
+    Attributes:
+        saturated: number of int8 values at the end of their range, over all arrays; set by `finish`.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class StoreWriter:
         else:
             self._create(image_ids, params, scales)
             write_json(made, described)
-        self._described = described
+        self._described, self.saturated = described, 0
         for records in (self._records, self._adopted):
             records.mkdir(exist_ok=True)
         for torn in list(folder.rglob("*.partial")):
@@ -118,13 +121,9 @@ class StoreWriter:
         """Arrays that shards are written of: those that aren't adopted."""
         return [array for array in self.arrays if not self._adoption(array.name).is_file()]
 
-    def chunks_per_image(self, name: str) -> int:
-        """Inner chunks that hold one image of an array."""
-        return self._encoders[name].per_image
-
     def open_file(self, name: str, shard: int) -> ShardFile:
         """Begin one file of a shard."""
-        return ShardFile(self.path / name / shard_key(shard), self.per_shard * self.chunks_per_image(name))
+        return ShardFile(self.path / name / shard_key(shard), self.per_shard * self._encoders[name].per_image)
 
     def open_shard(self, shard: int) -> "OpenShard":
         """Begin a shard, to be filled row by row."""
@@ -158,12 +157,8 @@ class StoreWriter:
                 saturated[array.name] = sum(record[array.name][2] for record in records)
         return shards, saturated
 
-    def saturated(self) -> int:
-        """Number of int8 values at the end of their range, over all arrays."""
-        return sum(self._recorded()[1].values())
-
     def finish(self) -> dict[str, int]:
-        """Check that every shard is there as it was written, and mark the store complete.
+        """Check that every shard is there as it was written, and mark the store complete; `saturated` is known from then on.
 
         Returns:
             Bytes stored, by array.
@@ -184,6 +179,7 @@ class StoreWriter:
         small = {name: sha256_file(self.path / name) for name in small_files(names, vectors)}
         self._group.attrs.update({**self._described, "shards": shards, "saturated": saturated, "small": small})
         self._group.attrs["complete"] = True
+        self.saturated = sum(saturated.values())
         return {name: sum(size for size, _ in entries) for name, entries in shards.items()}
 
 

@@ -103,7 +103,7 @@ def extract(
         write_parquet(paths.detections, extraction.detections(image_ids))
         link_tree(writer.path, paths.store)
         mark_done(folder, stage, (paths.backbone, paths.scales, paths.index, paths.detections, paths.store / "zarr.json"))
-        return _figures(arrays, len(files), stored, writer.saturated())
+        return _figures(arrays, len(files), stored, writer.saturated)
 
 
 def _origins(

@@ -9,7 +9,6 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -198,39 +197,36 @@ class _Filling:
 
     def __init__(self, writer: StoreWriter, boxes: Path) -> None:
         self._writer, self._folder = writer, boxes
-        self._shard: int | None = None
         self._opened: OpenShard | None = None
         self._boxes: list[NDArray[Any]] = []
-        self._stack = ExitStack()
 
     def __enter__(self) -> "_Filling":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        if self._opened is not None:
+            self._opened.abandon()
 
     def add(self, row: int, values: Values, boxes: NDArray[Any]) -> None:
         """Append the image of a row; rows of a shard come in order, and the last one closes it."""
+        shard = row // self._writer.per_shard
+        rows = self._writer.rows(shard)
         if self._opened is None:
-            self._shard = row // self._writer.per_shard
-            self._opened = self._stack.enter_context(self._writer.open_shard(self._shard))
-            self._boxes = []
-        rows = self._writer.rows(row // self._writer.per_shard)
+            self._opened, self._boxes = self._writer.open_shard(shard), []
         if row != rows.start + len(self._boxes):
             raise StoreError(f"row {row} came where row {rows.start + len(self._boxes)} was due; nothing of its shard is kept")
         self._opened.append(values)
         self._boxes.append(boxes)
         if row == rows[-1]:
-            self._write_boxes(rows)
+            self._write_boxes(shard, rows)
             self._opened.close()
-            self._stack.close()
             self._opened = None
 
-    def _write_boxes(self, rows: range) -> None:
+    def _write_boxes(self, shard: int, rows: range) -> None:
         counts = np.array([len(boxes) for boxes in self._boxes], dtype=np.int64)
         table = pd.DataFrame(np.concatenate(self._boxes).reshape(-1, 5), columns=["x0", "y0", "x1", "y1", "score"])
         table.insert(0, "row", np.repeat(np.arange(rows.start, rows.stop), counts))
-        write_parquet(self._folder / f"{self._shard}.parquet", table)
+        write_parquet(self._folder / f"{shard}.parquet", table)
 
 
 def _check_finite(name: str, values: NDArray[Any], row: int) -> None:

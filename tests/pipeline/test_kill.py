@@ -1,6 +1,5 @@
 """`kill -9` of an extraction at twenty moments: the next run goes on after what was whole, and nothing shows in the end."""
 
-import hashlib
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from typing import Final
 import psutil
 import pytest
 from dvc_project import Project, make_project
+from extraction_place import tree
 
 from roiseg.cache.reader import FeatureStore
 from roiseg.work import clean_finished
@@ -75,12 +75,6 @@ PLAN: Final = [
 ]
 
 Shards = dict[str, tuple[int, int]]
-
-
-def tree(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file."""
-    files = sorted(item for item in folder.rglob("*") if item.is_file())
-    return {item.relative_to(folder).as_posix(): hashlib.sha256(item.read_bytes()).hexdigest() for item in files}
 
 
 def shard_files(store: Path) -> Shards:

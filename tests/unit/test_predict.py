@@ -1,6 +1,7 @@
 """Tests of roiseg.predict: boxes as text and JSON, masks as `evaluate` makes them, files, and errors that say what to do."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from roiseg.errors import BoxError, GraphError, ImageReadError, MissingImageErro
 from roiseg.evaluate.evaluate import coco_results
 from roiseg.evaluate.infer import predictions
 from roiseg.geometry import Floats, xywh_to_xyxy
-from roiseg.predict import BoxFormat, Predictor, parse_boxes, predict_files
+from roiseg.predict import BoxFormat, PersonMask, Predictor, parse_boxes, predict_files
 
 PICTURE = Path("picture.png")
 
@@ -98,8 +99,8 @@ def test_bad_boxes(predictor: Predictor, pixels: NDArray[np.uint8], box: list[fl
         predictor(pixels, np.array([box]), "here")
 
 
-def test_prediction_is_what_evaluate_finds(exported: Exported, predictor: Predictor) -> None:
-    """Cached float16 features, torch, and ROIs of the index, against image file, onnxruntime and boxes in pixels."""
+def both_ways(exported: Exported, predictor: Predictor) -> Iterator[tuple[PersonMask, dict[str, Any]]]:
+    """Prediction from image files and pixels, and COCO's result of the same person from cached features and torch."""
     project, val = exported.project, exported.inputs.val
     people = project.people("val")
     boxes = {item["id"]: item["bbox"] for item in people.annotations}
@@ -109,8 +110,13 @@ def test_prediction_is_what_evaluate_finds(exported: Exported, predictor: Predic
     assert expected
     for result in expected:
         pixels = np.asarray(cv2.imread(str(project.image("val", names[result["image_id"]]))), dtype=np.uint8)
-        box = xywh_to_xyxy(np.array([boxes[result["annotation_id"]]]))
-        (person,) = predictor(pixels, box)
+        (person,) = predictor(pixels, xywh_to_xyxy(np.array([boxes[result["annotation_id"]]])))
+        yield person, result
+
+
+def test_prediction_is_what_evaluate_finds(exported: Exported, predictor: Predictor) -> None:
+    """Cached float16 features, torch, and ROIs of the index, against image file, onnxruntime and boxes in pixels."""
+    for person, result in both_ways(exported, predictor):
         mask = coco_mask.decode(result["segmentation"]).astype(bool)
         assert (person.mask != mask).mean() < 0.01
         assert person.score == pytest.approx(result["score"], abs=0.02)
@@ -121,16 +127,7 @@ def test_a_head_that_reads_the_image(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project", image=True)
     exported = run_export(project, tmp_path / "export", {**MODEL, "layers": ["layer_3", "image"]})
     assert "image" not in json.loads((exported.folder / "head.json").read_text())["tensors"]
-    predictor, val = Predictor(exported.folder, "cpu"), exported.inputs.val
-    found = predictions(exported.inputs.head, val, torch.device("cpu"), Loading(2, 1, 1))
-    expected = [result for prediction in found for result in coco_results(prediction, val)]
-    assert expected
-    people = project.people("val")
-    boxes = {item["id"]: item["bbox"] for item in people.annotations}
-    names = {item["id"]: str(item["file_name"]) for item in people.images}
-    for result in expected:
-        pixels = np.asarray(cv2.imread(str(project.image("val", names[result["image_id"]]))), dtype=np.uint8)
-        (person,) = predictor(pixels, xywh_to_xyxy(np.array([boxes[result["annotation_id"]]])))
+    for person, result in both_ways(exported, Predictor(exported.folder, "cpu")):
         assert (person.mask != coco_mask.decode(result["segmentation"]).astype(bool)).mean() < 0.01
 
 

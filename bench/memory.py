@@ -27,7 +27,7 @@ from roiseg.index import PEOPLE_PER_GROUP
 from roiseg.losses import LossParams
 from roiseg.params import load_params, load_section
 from roiseg.train.params import TrainParams
-from roiseg.train.train import TrainSections, train_head
+from roiseg.train.train import TrainPaths, TrainSections, train_head
 from roiseg.trained import HeadSections
 
 SOURCE = Path("data/index/val")
@@ -75,8 +75,8 @@ def run_training(root: Path) -> None:
     sections = TrainSections(
         HeadSections.load(values), load_section(LossParams, "loss", values), load_section(TrainParams, "train", values)
     )
-    statistics, index, features = Path("metrics/data_analyze.json"), root / "index", root / "features"
-    train_head(f"bench@{root.name}-train", sections, statistics, index, features, root / "head", root / "live")
+    paths = TrainPaths(Path("metrics/data_analyze.json"), root / "index", root / "features", root / "head", root / "live")
+    train_head(f"bench-{root.name}", sections, paths)
 
 
 def peak_mb(work: Callable[[Path], None], root: Path) -> float:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -30,9 +31,8 @@ import torch
 from bench.extraction import Detector
 from bench.full_size import LAYERS, full_size_params, make_full_size
 from bench.memory import repeat_index
-from roiseg.batches import Batch, Loading, collate, dequantise, training_batches
+from roiseg.batches import Batch, Loading, collate, training_batches
 from roiseg.cache.reader import FeatureStore
-from roiseg.cache.source import FeatureSource
 from roiseg.coco import DataParams
 from roiseg.dataset import ImageSample, RoiDataset
 from roiseg.extractor.images import as_input
@@ -43,11 +43,13 @@ from roiseg.heads import build_head
 from roiseg.index import Index
 from roiseg.losses import LossParams, MaskLoss, class_weights
 from roiseg.params import load_params, load_section
-from roiseg.train.loop import Clocked, deterministic, make_fabric
-from roiseg.train.optimizer import make_optimizer
+from roiseg.train.learner import Learner
+from roiseg.train.loop import Clocked
 from roiseg.train.params import TrainParams
-from roiseg.train.step import Stepper, Sums
+from roiseg.train.run import Phase
+from roiseg.train.step import Sums
 from roiseg.train.train import TrainSections
+from roiseg.train.world import World, deterministic, make_fabric
 from roiseg.trained import HeadSections
 from roiseg.types import PLAIN
 from roiseg.work import WORK
@@ -68,32 +70,22 @@ def load_sections(layers: list[str] | None) -> TrainSections:
     return TrainSections(HeadSections.load(values), loss, train)
 
 
-class Learner:
-    """A head with fresh weights, the same each time, that makes the steps of `roiseg.train.loop` without its bookkeeping."""
+class Steps:
+    """Steps of a head with fresh weights, the same each time, as `roiseg.train.loop` makes them but for its bookkeeping."""
 
-    def __init__(self, sections: TrainSections, store: FeatureSource, floats: dict[str, torch.Tensor]) -> None:
-        """Set up on the device of `train.device`; `floats` are buffers for `dequantise`, kept from epoch to epoch."""
-        params = sections.train
-        self._fabric = make_fabric(params)
-        torch.manual_seed(params.seed)
-        head = build_head(sections.head.model, store.specs)
-        optimizer = make_optimizer(head, params)
-        self._head, wrapped = self._fabric.setup(head, optimizer)
+    def __init__(self, sections: TrainSections, dataset: RoiDataset) -> None:
+        """Set up on the device of `train.device`."""
+        fabric = make_fabric(sections.train)
+        torch.manual_seed(sections.train.seed)
         weights = class_weights(sections.loss.class_weights, json.loads(Path("metrics/data_analyze.json").read_text()))
-        self._loss = MaskLoss(sections.loss, weights)
-        self._scales = {name: torch.from_numpy(values) for name, values in store.scales.items()}
-        self.device = self._fabric.device
-        self._floats: dict[str, torch.Tensor] = {}
-        self._stepper = Stepper(self._fabric, self._head, wrapped, self._losses, params.clip_norm)
-
-    def _losses(self, batch: Batch) -> dict[str, torch.Tensor]:
-        features = dequantise(batch.features, self._scales, self.device, self._floats)
-        return self._loss(self._head(features, batch.boxes.to(self.device)), batch.targets.to(self.device))
+        build = partial(build_head, sections.head.model, dataset.store.specs)
+        phase = Phase(None, None, build, MaskLoss(sections.loss, weights), dataset, dataset, {})
+        self._learner, self.device = Learner(fabric, World(fabric), phase, sections.train), fabric.device
 
     def step(self, batch: Batch) -> float:
         """Forward, backward, optimiser; returns the loss once the device is done."""
         sums = Sums()
-        if wrong := self._stepper.step([batch], sums):
+        if wrong := self._learner.stepper.step([batch], sums):
             sys.exit(f"the {wrong.what} is {wrong.value} on rows {list(wrong.rows)}")
         if self.device.type == "cuda":
             torch.cuda.synchronize()
@@ -128,23 +120,22 @@ class Sides:
         self.detector, self.dataset = detector, dataset
         self._sections, self._files = sections, files
         self._seed = sections.train.seed
-        self._floats: dict[str, torch.Tensor] = {}
         self._out = detector.buffers()
 
     def cached(self) -> Epoch:
         """As `Trainer` does it."""
-        learner, reader = Learner(self._sections, self.dataset.store, self._floats), self._sections.head.reader
-        count, pinned = self._sections.train.images_per_batch, learner.device.type == "cuda"
+        steps_of, reader = Steps(self._sections, self.dataset), self._sections.head.reader
+        count, pinned = self._sections.train.images_per_batch, steps_of.device.type == "cuda"
         loading = Loading(count, reader.load_threads, reader.ahead, pinned=pinned)
         batches = Clocked(training_batches(self.dataset, loading, seed=self._seed, epoch=EPOCH))
         began = time.perf_counter()
-        steps = [(batch.rows, learner.step(batch)) for batch in batches]
+        steps = [(batch.rows, steps_of.step(batch)) for batch in batches]
         taken = time.perf_counter() - began
         return Epoch({"head": taken - batches.waited, "data": batches.waited}, steps)
 
     def live(self) -> Epoch:
         """Decode, run the session, make the step; order and draws are those of `training_batches`, which `check` proves."""
-        learner, reader = Learner(self._sections, self.dataset.store, self._floats), self._sections.head.reader
+        steps_of, reader = Steps(self._sections, self.dataset), self._sections.head.reader
         order = np.random.default_rng([self._seed, EPOCH]).permutation(self.dataset.rows).tolist()
         files = [self._files[row] for row in order]
         seconds, steps = {"session": 0.0, "head": 0.0, "data": 0.0}, []
@@ -158,7 +149,7 @@ class Sides:
                 inferred = time.perf_counter()
                 features = {name: torch.from_numpy(self._out[name][: len(part)]) for name in self.dataset.layers}
                 batch = collate(samples, features)
-                steps.append((batch.rows, learner.step(batch)))
+                steps.append((batch.rows, steps_of.step(batch)))
                 seconds["data"] += loaded - began
                 seconds["session"] += inferred - loaded
                 began = time.perf_counter()

@@ -9,7 +9,7 @@ Symbols: B images, R ROIs of them, (h, w) cells of the mask.
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 
 import numpy as np
@@ -31,6 +31,7 @@ class Batch:
         features: layer -> (B, C, H, W) of the stored type.
         boxes: (R, 5) float32 of image number in the batch and xyxy in the unit frame.
         targets: of the R ROIs.
+        counted: False for a batch of a process that has no image left for it and computes one of another's, which must not weigh.
     """
 
     rows: Sequence[int]
@@ -38,6 +39,7 @@ class Batch:
     features: Mapping[str, Tensor]
     boxes: Tensor
     targets: Targets
+    counted: bool = True
 
 
 Features = dict[str, Tensor]
@@ -93,12 +95,20 @@ class Loading:
         threads: loading threads.
         ahead: batches prepared before they are asked for; two more than that are in memory.
         pinned: whether features lie in page-locked memory, for copies to a GPU.
+        rank: which of the processes this is, from 0.
+        processes: that share each batch; each loads every so many-th of its images.
     """
 
     images_per_batch: int
     threads: int
     ahead: int
     pinned: bool = False
+    rank: int = 0
+    processes: int = 1
+
+    def share(self, rows: Sequence[int]) -> Sequence[int]:
+        """This process's share of some images."""
+        return rows[self.rank :: self.processes]
 
 
 def training_batches(dataset: RoiDataset, loading: Loading, *, seed: int, epoch: int) -> Iterator[Batch]:
@@ -115,13 +125,15 @@ def training_batches(dataset: RoiDataset, loading: Loading, *, seed: int, epoch:
 
 
 def whole_batches(dataset: RoiDataset, loading: Loading) -> Iterator[Batch]:
-    """Every image that has ROIs, in row order, with all its ROIs as annotated."""
-    return _batches(dataset, loading, dataset.rows.tolist(), dataset.whole_sample)
+    """Every image that has ROIs (of several processes: of this one's share), in row order, with all its ROIs as annotated."""
+    rows = loading.share(dataset.rows.tolist())
+    return _batches(dataset, replace(loading, rank=0, processes=1), rows, dataset.whole_sample)
 
 
 def _batches(dataset: RoiDataset, loading: Loading, rows: Sequence[int], draw: Callable[[int], ImageSample]) -> Iterator[Batch]:
-    count = loading.images_per_batch
-    parts = [rows[start : start + count] for start in range(0, len(rows), count)]
+    whole = [rows[start : start + loading.images_per_batch] for start in range(0, len(rows), loading.images_per_batch)]
+    parts = [loading.share(part) or part[:1] for part in whole]
+    count = -(-loading.images_per_batch // loading.processes)
     free: SimpleQueue[Features] = SimpleQueue()
     # One for each batch that is being loaded or waits, and one that the caller works on.
     for _ in range(min(loading.ahead + 2, len(parts))):
@@ -132,8 +144,8 @@ def _batches(dataset: RoiDataset, loading: Loading, rows: Sequence[int], draw: C
         buffers = free.get()
         return _fill(dataset, samples, buffers), buffers
 
-    for batch, buffers in _prefetch(load, parts, loading.threads, loading.ahead):
-        yield batch
+    for part, (batch, buffers) in zip(whole, _prefetch(load, parts, loading.threads, loading.ahead), strict=True):
+        yield batch if loading.share(part) else replace(batch, counted=False)
         if loading.pinned:
             # A copy to the GPU may still be reading them.
             torch.cuda.current_stream().synchronize()

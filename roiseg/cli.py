@@ -14,7 +14,7 @@ from rich.console import Console
 
 from roiseg.console import set_up_logging
 from roiseg.errors import RoisegError
-from roiseg.params import PARAMS_FILE, preset_names, preset_path, read_yaml
+from roiseg.params import PARAMS_FILE, get_dotted, preset_names, preset_path, read_yaml
 from roiseg.preset import apply_preset, as_args
 
 # The heavy modules are imported by the commands that need them, so that `--help` is instant.
@@ -23,9 +23,11 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train light 
 preset = typer.Typer(no_args_is_help=True, help="Named differences from params.yaml.")
 params = typer.Typer(no_args_is_help=True, help="The params file.")
 cache = typer.Typer(no_args_is_help=True, help="Feature stores.")
+train = typer.Typer(no_args_is_help=True, help="Trained heads.")
 app.add_typer(preset, name="preset")
 app.add_typer(params, name="params")
 app.add_typer(cache, name="cache")
+app.add_typer(train, name="train")
 
 CONSOLE = Console(soft_wrap=True)
 
@@ -125,6 +127,25 @@ def doctor() -> None:
             CONSOLE.print(f"{finding.state:5}{finding.what:10} {finding.text}", markup=False, highlight=False)
         if any(finding.state == "bad" for finding in findings):
             sys.exit(1)
+
+
+@train.command("keep")
+def train_keep(
+    name: Annotated[str, typer.Argument(help="Name of the copy: models/kept/NAME.")],
+    head: Annotated[list[str] | None, typer.Option(help="Head to keep; all of `heads` without it.")] = None,
+) -> None:
+    """Keep what a run has learnt, tracked by DVC, for `train.resume_from` of a later run."""
+    with _speaking():
+        from roiseg.train.keep import keep
+        from roiseg.trained import HEADS
+
+        heads = head or [str(item) for item in get_dotted(read_yaml(PARAMS_FILE), "heads")]
+        folder = keep(name, heads, HEADS)
+        CONSOLE.print(
+            f"{folder}: {', '.join(heads)}; to go on from it: train.resume_from: {folder}, and more train.epochs; "
+            f"git add {folder}.dvc {folder.parent}/.gitignore",
+            highlight=False,
+        )
 
 
 Split = Annotated[str, typer.Argument(help="train or val.")]

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,11 @@ def set_up_logging(stage: str | None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
 
 
+def is_helper() -> bool:
+    """Whether this process was started by another one of the same stage, to share its work."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
+
+
 def run_stage(stage: str, main: Callable[[], None], *, check_all: bool = False) -> None:
     """Run a stage's work; a fault of params, data or device ends it with a message and status 1.
 
@@ -37,13 +43,16 @@ def run_stage(stage: str, main: Callable[[], None], *, check_all: bool = False) 
             imports all of roiseg, which takes seconds: for the first stage, and for those that need torch anyway.
     """
     set_up_logging(stage)
+    if is_helper():
+        logging.getLogger().setLevel(logging.ERROR)
     logger = logging.getLogger(stage)
     try:
         if check_all:
             # By name and not by import: it knows every section, and no stage's result depends on it.
             importlib.import_module("roiseg.schema").check_params(read_yaml(PARAMS_FILE))
-        for folder in clean_finished():
-            logger.info("%s: DVC holds its result, deleted", folder)
+        if not is_helper():
+            for folder in clean_finished():
+                logger.info("%s: DVC holds its result, deleted", folder)
         main()
     except RoisegError as error:
         logger.error("%s: %s", type(error).__name__, error)

@@ -103,6 +103,18 @@ class RoiDataset:
         self.layers, self.mask_hw = tuple(layers), mask_hw
         self.rows = np.flatnonzero(index.rois_per_image > 0).astype(np.int64)
 
+    def read_by(self, layers: Sequence[str], mask_hw: HW) -> "RoiDataset":
+        """The same images for another head.
+
+        Args:
+            layers: layers that it reads.
+            mask_hw: (h, w).
+
+        Raises:
+            StoreMismatchError: the store lacks a layer.
+        """
+        return RoiDataset(self.index, self.store, self.params, layers, mask_hw)
+
     def training_sample(self, row: int, rng: np.random.Generator) -> ImageSample:
         """At most `max_rois_per_image` ROIs of an image in one of the views, drawn and jittered by `rng`."""
         people = self.index.people(row)

@@ -1,5 +1,6 @@
 """Which class every section of params.yaml has: for checking the whole file at once."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from roiseg.losses import LossParams
 from roiseg.params import Section, load_sections, nearest, with_preset
 from roiseg.sample.params import SampleParams
 from roiseg.train.params import TrainParams
+from roiseg.train.phases import resolve_phases
 
 SECTIONS: Mapping[str, type[Section]] = {
     "sample": SampleParams,
@@ -75,6 +77,15 @@ def _check_preset(values: Mapping[str, Any], head: str) -> None:
     merged = with_preset(values, head)
     load_sections(merged, {name: SECTIONS[name] for name in ("dataset", "loss", "train", "evaluate", "export")})
     _check_layers(merged)
+    _check_phases(merged)
+
+
+def _check_phases(values: Mapping[str, Any]) -> None:
+    """The models and losses of `train.phases`."""
+    train, loss = TrainParams.parse(values.get("train"), "train"), LossParams.parse(values.get("loss"), "loss")
+    for phase, model, _ in resolve_phases(train, parse_model(values.get("model") or {}), loss):
+        if phase is not None:
+            _check_layers({**values, "model": json.loads(model.model_dump_json())})
 
 
 def _check_layers(values: Mapping[str, Any]) -> None:

@@ -16,8 +16,8 @@ from roiseg.extractor.params import ExtractorParams
 from roiseg.heads import build_head, parse_model
 from roiseg.heads.base import HeadParams
 from roiseg.index import Index
-from roiseg.params import load_section
-from roiseg.train.checkpoint import BEST, Checkpoint, load_checkpoint
+from roiseg.params import load_section, nearest
+from roiseg.train.checkpoint import Checkpoint, load_checkpoint
 
 INDEX, FEATURES, HEADS = Path("data/index"), Path("data/features"), Path("models/heads")
 
@@ -59,23 +59,27 @@ class HeadSections:
         return RoiDataset(table, store, self.dataset, self.model.layers, self.model.mask_hw)
 
 
-def load_head(path: Path, sections: HeadSections, dataset: RoiDataset) -> tuple[nn.Module, Checkpoint]:
+def load_head(path: Path, name: str, sections: HeadSections, dataset: RoiDataset) -> tuple[nn.Module, Checkpoint]:
     """A trained head in eval mode, and its checkpoint.
 
     Args:
         path: folder of the head, such as `models/heads/default`.
+        name: of the checkpoint in it, such as `best_model.pth`.
         sections: params of today.
         dataset: what it will be run on.
 
     Raises:
-        CheckpointError: trained with another model section than today's.
+        CheckpointError: it isn't there, or was trained with another model section than today's.
     """
-    checkpoint = load_checkpoint(path / BEST)
+    if path.is_dir() and not (path / name).is_file():
+        there = sorted(item.relative_to(path).as_posix() for item in path.rglob("*.pth"))
+        raise CheckpointError(f"{path / name}: no such checkpoint; {nearest(name, there)}")
+    checkpoint = load_checkpoint(path / name)
     now = json.loads(sections.model.model_dump_json())
     if checkpoint.params["model"] != now:
         differing = [key for key in now if checkpoint.params["model"].get(key) != now[key]]
         raise CheckpointError(
-            f"{path / BEST}: was trained with another model ({', '.join(differing)} differ); run `dvc repro train`"
+            f"{path / name}: was trained with another model ({', '.join(differing)} differ); run `dvc repro train`"
         )
     head = build_head(sections.model, dataset.store.specs)
     head.load_state_dict(dict(checkpoint.model))

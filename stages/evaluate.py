@@ -16,7 +16,8 @@ def main(head: str) -> None:
     sections = HeadSections.load(values)
     split = load_section(DataParams, "data", values).val
     dataset = sections.open_split("val")
-    model, _ = load_head(HEADS / head, sections, dataset)
+    params = load_section(EvaluateParams, "evaluate", values)
+    model, _ = load_head(HEADS / head, params.checkpoint, sections, dataset)
     paths = EvaluatePaths(
         annotations=Path("data/annotations") / prepared_name(split.annotations, split.subset),
         pictures=INDEX / "val" / "pictures",
@@ -24,7 +25,7 @@ def main(head: str) -> None:
         plots=Path(f"metrics/plots/{head}"),
         results=Path(f"data/predictions/{head}.json"),
     )
-    evaluate(model, dataset, load_section(EvaluateParams, "evaluate", values), sections.reader, paths)
+    evaluate(model, dataset, params, sections.reader, paths)
 
 
 if __name__ == "__main__":

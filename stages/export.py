@@ -15,11 +15,12 @@ def main(head: str) -> None:
     values = load_params(head)
     sections = HeadSections.load(values)
     val = sections.open_split("val")
-    model, checkpoint = load_head(HEADS / head, sections, val)
+    params = load_section(ExportParams, "export", values)
+    model, checkpoint = load_head(HEADS / head, params.checkpoint, sections, val)
     inputs = ExportInputs(model, checkpoint, val, Path("data/backbone.onnx"), load_scales(Path("data/scales.npz")))
     export(
         inputs,
-        load_section(ExportParams, "export", values),
+        params,
         Path("models/onnx") / head,
         Path(f"metrics/export/{head}.json"),
     )

@@ -7,7 +7,7 @@ from roiseg.console import run_stage
 from roiseg.losses import LossParams
 from roiseg.params import load_params, load_section
 from roiseg.train.params import TrainParams
-from roiseg.train.train import TrainSections, train_head
+from roiseg.train.train import TrainPaths, TrainSections, train_head
 from roiseg.trained import FEATURES, HEADS, INDEX, HeadSections
 
 
@@ -17,8 +17,8 @@ def main(head: str) -> None:
     sections = TrainSections(
         HeadSections.load(values), load_section(LossParams, "loss", values), load_section(TrainParams, "train", values)
     )
-    statistics = Path("metrics/data_analyze.json")
-    train_head(f"train@{head}", sections, statistics, INDEX, FEATURES, HEADS / head, Path("metrics/train") / head)
+    paths = TrainPaths(Path("metrics/data_analyze.json"), INDEX, FEATURES, HEADS / head, Path("metrics/train") / head)
+    train_head(head, sections, paths)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from roiseg.heads import build_head, parse_model
 from roiseg.heads.base import HeadParams
 from roiseg.index import Index, build_tables
 from roiseg.prepare import choose_pictures
-from roiseg.train.checkpoint import Checkpoint
+from roiseg.train.checkpoint import BEST, Checkpoint
 from roiseg.trained import HeadSections
 from roiseg.types import CutLayer, FeatureSpec, StoredType, array_name
 
@@ -312,12 +312,15 @@ def make_checkpoint(head: nn.Module, dataset: RoiDataset, params: HeadParams, ep
         model=head.state_dict(),
         live=head.state_dict(),
         optimizer={},
-        rng=torch.get_rng_state(),
+        scaler={},
+        rng={"cpu": [torch.get_rng_state()]},
         params={"model": json.loads(params.model_dump_json())},
         layers={name: [specs[name].channels, *specs[name].stride_hw] for name in dataset.layers},
         fingerprint=dataset.store.asked,
         metrics={"miou_fg_roi": 0.5},
         best=0.5,
+        rate=0.1,
+        rows=[{"epoch": epoch, "miou_fg_roi": 0.5}],
     )
 
 
@@ -346,7 +349,7 @@ def run_export(project: Project, folder: Path, model: Mapping[str, Any] = MODEL,
     _balance(head, val)
     inputs = ExportInputs(head, make_checkpoint(head, val, params), val, project.backbone, project.scales)
     exported = Exported(project, inputs, folder / "head", folder / "export.json")
-    export(inputs, ExportParams(opset=18, tolerance=tolerance), exported.folder, exported.figures)
+    export(inputs, ExportParams(checkpoint=BEST, opset=18, tolerance=tolerance), exported.folder, exported.figures)
     return exported
 
 

@@ -1,6 +1,7 @@
 """Small training runs, and losses that go wrong."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,22 @@ from roiseg.evaluate.pictures import load_fixed
 from roiseg.heads import build_head
 from roiseg.losses import LossParams, MaskLoss
 from roiseg.nn.outputs import HeadOutput
-from roiseg.train.loop import Run
-from roiseg.train.params import TrainParams
+from roiseg.train.folder import RunFolder
+from roiseg.train.learner import Learner
+from roiseg.train.params import NOTHING_KEPT, TrainParams
+from roiseg.train.run import Phase, Run
+from roiseg.train.world import World, make_fabric
 
 EPOCHS = 4
 TRAIN: dict[str, Any] = {
     "seed": 0,
     "epochs": EPOCHS,
+    "resume_from": NOTHING_KEPT,
+    "additional_epochs": None,
+    "extend_policy": "stretch",
+    "phases": [],
+    "phase_warmup_epochs": 1.0,
+    "phase_warmup_factor": 0.1,
     "images_per_batch": 1,
     "lr": 0.02,
     "min_lr": 0.0001,
@@ -40,8 +50,11 @@ TRAIN: dict[str, Any] = {
     "max_skipped_steps": 0,
     "keep_checkpoints": None,
     "average_decay": 0.5,
+    "pictures": "two_row",
     "device": "cpu",
+    "devices": 1,
     "precision": "32-true",
+    "compile": False,
 }
 
 
@@ -63,15 +76,28 @@ def loss_params() -> LossParams:
 
 
 def run_of(project: Project, family: str = "roi_unet", loss: MaskLoss | None = None, **changes: object) -> Run:
-    """Fresh weights each time; roi_unet has dropout, so torch's generator counts."""
+    """A run of one phase; roi_unet has dropout, so torch's generator counts."""
     params = TrainParams.parse(TRAIN | changes, "train")
     sections = project.sections(MODELS[family])
     train, val = project.open("train", MODELS[family]), project.open("val", MODELS[family])
-    torch.manual_seed(params.seed)
-    head = build_head(sections.model, train.store.specs)
     fixed = load_fixed(project.index / "val" / "pictures", val)
     chosen = loss or MaskLoss(loss_params(), (2.0, 0.5, 2.0))
-    return Run(head, chosen, train, val, fixed, params, sections.reader, {"model": json.loads(sections.model.model_dump_json())})
+    described = {"model": json.loads(sections.model.model_dump_json())}
+    build = partial(build_head, sections.model, train.store.specs)
+    return Run([Phase(None, None, build, chosen, train, val, described)], fixed, params, sections.reader)
+
+
+def learner_of(run: Run) -> Learner:
+    """What learns in the first phase, with the weights that the run starts with."""
+    fabric = make_fabric(run.params)
+    torch.manual_seed(run.params.seed)
+    return Learner(fabric, World(fabric), run.phases[0], run.params)
+
+
+def rows_of(folder: Path) -> list[dict[str, float]]:
+    """The record of a run, from its newest checkpoint."""
+    found = RunFolder(folder).last()
+    return [] if found is None else [dict(row) for row in found.rows]
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -23,6 +23,7 @@ from roiseg.files import new_folder, write_json
 from roiseg.masks import encode_mask
 from roiseg.params import Section
 from roiseg.progress import progress
+from roiseg.train.checkpoint import CHECKPOINT_FILE
 
 PERSON = 1
 """Category id of the results: COCO's person."""
@@ -31,6 +32,7 @@ PERSON = 1
 class EvaluateParams(Section):
     """Section `evaluate`."""
 
+    checkpoint: str = Field(pattern=CHECKPOINT_FILE)
     images_per_batch: int = Field(ge=1)
 
 

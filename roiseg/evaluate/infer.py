@@ -1,6 +1,6 @@
 """Running a head over a split, batch by batch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +66,14 @@ class Score:
     def empty(cls) -> "Score":
         """Nothing counted yet."""
         return cls(MaskMetrics(), MaskMetrics())
+
+    @classmethod
+    def together(cls, scores: Sequence["Score"]) -> "Score":
+        """What several have counted, as one."""
+        metrics, without_two = (
+            MaskMetrics.together([getattr(score, name) for score in scores]) for name in ("metrics", "without_two")
+        )
+        return cls(metrics, without_two)
 
     def add(self, prediction: Prediction) -> None:
         """Count a batch."""

@@ -3,7 +3,7 @@
 Symbols: R ROIs, K = 3 classes, (h, w) cells of the mask.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,13 @@ class MaskMetrics:
 
     def __init__(self) -> None:
         self._confusions: list[NDArray[np.int32]] = []
+
+    @classmethod
+    def together(cls, metrics: Sequence["MaskMetrics"]) -> "MaskMetrics":
+        """What several have counted, one after the other."""
+        found = cls()
+        found._confusions = [part for item in metrics for part in item._confusions]
+        return found
 
     def add(self, predicted: NDArray[np.integer], labels: NDArray[np.integer]) -> None:
         """Count a batch of ROIs: two (R, h, w) of 0, 1, 2."""

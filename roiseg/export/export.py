@@ -18,7 +18,7 @@ from roiseg.extractor.graph import bake_scales, load_graph
 from roiseg.files import new_folder, sha256_file, write_bytes, write_json
 from roiseg.masks import CLASS_NAMES
 from roiseg.params import Section
-from roiseg.train.checkpoint import Checkpoint
+from roiseg.train.checkpoint import CHECKPOINT_FILE, Checkpoint
 
 HEAD_FILE, BACKBONE_FILE = "head.onnx", "backbone.onnx"
 
@@ -29,6 +29,7 @@ REAL_IMAGES = 3
 class ExportParams(Section):
     """Section `export`."""
 
+    checkpoint: str = Field(pattern=CHECKPOINT_FILE)
     opset: int = Field(ge=18, le=22)
     tolerance: float = Field(gt=0)
 

@@ -103,7 +103,8 @@ class MaskLoss:
             target: labels and distances of the same ROIs.
 
         Returns:
-            `total`, `ce`, `dice` (each before its coefficient, but for the total), and `mean_pixel_weight` for the log.
+            `total`, `ce`, `dice` (each before its coefficient, but for the total), `mean_pixel_weight`, and the weights in force as
+            `weight_*`, for the log.
         """
         params, logits = self._params, output.mask_logits.float()
         pixels = boundary_weight_map(target.boundary, params.boundary_width, params.boundary_weight)
@@ -117,4 +118,8 @@ class MaskLoss:
             "ce": ce.detach(),
             "dice": dice_loss.detach(),
             "mean_pixel_weight": pixels.mean().detach(),
+            "weight_ce": torch.tensor(params.ce),
+            "weight_dice": torch.tensor(params.dice),
+            "weight_boundary": torch.tensor(params.boundary_weight),
+            "weight_instance_sep": torch.tensor(params.instance_sep_weight),
         }

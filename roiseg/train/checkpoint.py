@@ -3,7 +3,7 @@
 import io
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,15 @@ from roiseg.types import HW
 NAME = re.compile(r"^checkpoint_epoch_(?P<epoch>\d{4})(?:_(?P<height>\d+)x(?P<width>\d+)_(?P<score>\d{4}))?\.pth$")
 """The long form is written; the short one, which the original also used, is read."""
 
-BEST = "best.pth"
+CHECKPOINT_FILE = r"^(checkpoints/)?[A-Za-z0-9_-]+\.pth$"
+"""What params may name: a file of a head's folder."""
+
+BEST = "best_model.pth"
+UNTRAINED = "untrained_model.pth"
+"""Fresh weights, for trying out a deployment before anything is learnt."""
+
+SNAPSHOTS = "snapshots_model.pth"
+"""Mean of what was learnt at the end of each cycle of `cosine_restarts`."""
 
 
 @dataclass(frozen=True)
@@ -30,24 +38,30 @@ class Checkpoint:
         model: the head's weights, averaged over steps: what is validated and exported.
         live: the weights that the optimiser works on.
         optimizer: state of the optimiser.
-        rng: torch's generator on the CPU.
+        scaler: state of the scaler of float16 gradients; empty without one.
+        rng: device -> states of torch's generator in each process.
         params: sections `dataset`, `model`, `loss`, `train` as plain values.
         layers: layer -> [channels, vertical stride, horizontal stride].
         fingerprint: fields of the store that the head was trained on, see `roiseg.extractor.extract.asked_fields`.
         metrics: validation figures of this epoch.
-        best: highest `miou_fg_roi` up to and with this epoch.
+        best: highest `miou_fg_roi` up to and with this epoch, -1 for none.
+        rate: learning rate of the last step.
+        rows: the run's record, a row for each epoch so far.
     """
 
     epoch: int
     model: Mapping[str, Tensor]
     live: Mapping[str, Tensor]
     optimizer: Mapping[str, Any]
-    rng: Tensor
+    scaler: Mapping[str, Any]
+    rng: Mapping[str, list[Tensor]]
     params: Mapping[str, Any]
     layers: Mapping[str, list[float]]
     fingerprint: Mapping[str, Any]
     metrics: Mapping[str, float]
     best: float
+    rate: float
+    rows: Sequence[Mapping[str, float]]
 
 
 def checkpoint_name(epoch: int, mask_hw: HW, miou: float) -> str:

@@ -1,45 +1,37 @@
-"""The record of a run: one row an epoch, kept so that a resumed run writes the same files as an unbroken one."""
+"""The record of a run: a row for each epoch, and who is told of it."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from dvclive.live import Live
 
-from roiseg.files import write_json
+Row = dict[str, float]
+"""Figures of an epoch: `epoch`, parts of the loss (`train_*`), weights in force (`weight_*`), and validation figures by name."""
 
 
-class MetricsLog:
-    """Rows of figures in a JSON file, rewritten whole after each epoch."""
+class Observer(Protocol):
+    """Told of a run while it goes on."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the log, with the rows that an earlier run has left.
+    def begin(self, rows: Sequence[Row]) -> None:
+        """The run starts, or goes on after these rows."""
 
-        Args:
-            path: the file.
-        """
-        self._path = path
-        self.rows: list[dict[str, float]] = json.loads(path.read_text()) if path.is_file() else []
+    def epoch(self, rows: Sequence[Row]) -> None:
+        """One more row is there."""
 
-    def keep_until(self, epoch: int) -> None:
-        """Forget rows past an epoch: their checkpoint wasn't finished, and they will be written again."""
-        self.rows = [row for row in self.rows if row["epoch"] <= epoch]
-
-    def add(self, row: Mapping[str, float]) -> None:
-        """Append a row and save."""
-        self.rows.append(dict(row))
-        write_json(self._path, self.rows)
+    def end(self) -> None:
+        """The run is over."""
 
 
 CURVES = ("miou_fg_roi", "iou_target_roi", "iou_nontarget_roi", "never_class_2_miou_fg_roi")
 """Validation figures that are drawn over the epochs; `evaluate` writes all of them, of the best epoch."""
 
 
-def write_live(rows: list[dict[str, float]], folder: Path) -> None:
+def write_live(rows: Sequence[Row], folder: Path) -> None:
     """The rows as DVCLive writes them: `metrics.json` of the last epoch, and a TSV per curve for `dvc plots show`.
 
     Args:
-        rows: of `MetricsLog`.
+        rows: of the whole run.
         folder: made anew.
     """
     with Live(str(folder), dvcyaml=False, save_dvc_exp=False, report=None, monitor_system=False) as live:

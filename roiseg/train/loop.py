@@ -1,113 +1,45 @@
-"""The training loop: one head on cached features, on Lightning Fabric for device and precision.
+"""The training loop: one head on cached features, on Lightning Fabric for device, precision and processes.
 
-After every epoch: validation figures, a checkpoint, the two-row overlay, a line of metrics. A run that is killed goes on after its
+After every epoch: validation figures, a checkpoint, the picture, a row of the run's record. A run that is killed goes on after its
 last finished epoch.
 """
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
-from roiseg.batches import Batch, Loading, dequantise, training_batches
-from roiseg.cache.params import ReaderParams
-from roiseg.dataset import RoiDataset
-from roiseg.errors import ProviderError, TrainingError
+from roiseg.batches import Batch, Loading, training_batches
+from roiseg.errors import TrainingError
 from roiseg.evaluate.infer import Score, predictions
 from roiseg.evaluate.metrics import with_baseline
 from roiseg.evaluate.overlays import write_png
-from roiseg.evaluate.pictures import FixedPicture, draw_validation
-from roiseg.losses import MaskLoss
+from roiseg.evaluate.pictures import draw_validation
 from roiseg.params import nearest
-from roiseg.progress import progress
-from roiseg.train.average import WeightAverage
-from roiseg.train.checkpoint import BEST, Checkpoint, checkpoint_name, load_checkpoint, newest, prune, save_checkpoint
-from roiseg.train.log import MetricsLog
-from roiseg.train.memory import largest_batch, limit_kernels
-from roiseg.train.optimizer import make_optimizer
-from roiseg.train.params import TrainParams
-from roiseg.train.schedule import Schedule, stops_early
-from roiseg.train.step import NotFinite, Stepper, Sums
+from roiseg.progress import Ticker, progress
+from roiseg.train.checkpoint import BEST, SNAPSHOTS, UNTRAINED, Checkpoint, save_checkpoint
+from roiseg.train.folder import RunFolder
+from roiseg.train.learner import Learner
+from roiseg.train.log import Observer, Row
+from roiseg.train.memory import limit_kernels
+from roiseg.train.run import Phase, Run
+from roiseg.train.schedule import Extension, Schedule, phase_warmup, stops_early
+from roiseg.train.snapshots import mean_of
+from roiseg.train.step import NotFinite, Sums
+from roiseg.train.world import World, deterministic, make_fabric
 
 logger = logging.getLogger(__name__)
 
 LEAD = "miou_fg_roi"
-
-
-@dataclass(frozen=True)
-class Run:
-    """All that a training run is made of.
-
-    Attributes:
-        head: with fresh weights.
-        loss: returns its total and parts.
-        train: training split.
-        val: validation split.
-        fixed: pictures drawn each epoch.
-        params: section `train`.
-        reader: section `reader`.
-        described: sections as plain values, kept in every checkpoint.
-    """
-
-    head: nn.Module
-    loss: MaskLoss
-    train: RoiDataset
-    val: RoiDataset
-    fixed: Sequence[FixedPicture]
-    params: TrainParams
-    reader: ReaderParams
-    described: Mapping[str, Any]
-
-
-def make_fabric(params: TrainParams) -> Fabric:
-    """Device and precision of a run.
-
-    Raises:
-        ProviderError: a CUDA device was asked for and there is none.
-    """
-    if params.device == "cuda" and not torch.cuda.is_available():
-        raise ProviderError("train.device is 'cuda', but torch finds no CUDA device here; set it to 'auto' or 'cpu'")
-    accelerator = "cuda" if params.device != "cpu" and torch.cuda.is_available() else "cpu"
-    return Fabric(accelerator=accelerator, devices=1, precision=params.precision)
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    """Operators that give the same bits each time, or fail."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
-@contextmanager
-def lack_of_memory_is_said(batch: Batch, device: torch.device) -> Iterator[None]:
-    """Turn a lack of memory into advice.
-
-    Raises:
-        TrainingError: the batch doesn't fit.
-    """
-    try:
-        yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; the processor's allocator has no class of its own
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate" not in str(error):
-            raise
-        images = max((len(values) for values in batch.features.values()), default=0)
-        raise TrainingError(
-            f"a batch of {images} images and {len(batch.boxes)} ROIs, which this data set may give, doesn't fit into the memory of "
-            f"{device}: {str(error).splitlines()[0]}; lower train.images_per_batch (and raise train.accumulate by as much), "
-            "dataset.max_rois_per_image, model.roi_hw or the channels of model, or read fewer layers"
-        ) from error
+NONE_YET = -1.0
 
 
 def check_metric(name: str) -> None:
@@ -158,128 +90,168 @@ class Clocked:
 class Trainer:
     """Runs the epochs of a run in a folder, and can be run again on it after a kill."""
 
-    def __init__(self, run: Run, folder: Path) -> None:
-        """Set up on the right device.
+    def __init__(self, run: Run, folder: Path, fabric: Fabric | None = None, observers: Sequence[Observer] = ()) -> None:
+        """Plan the run; the head is built when it starts.
 
         Args:
             run: what to train on what.
-            folder: checkpoints, pictures and the metrics log are kept here.
-        """
-        limit_kernels()
-        self._run, self._folder = run, folder
-        self._fabric = make_fabric(run.params)
-        params = run.params
-        optimizer = make_optimizer(run.head, params)
-        self._average = WeightAverage(run.head, params.average_decay)
-        self._head, self._optimizer = self._fabric.setup(run.head, optimizer)
-        self._average.head.to(self._fabric.device)
-        self._scales = {name: torch.from_numpy(values) for name, values in run.train.store.scales.items()}
-        self._floats: dict[str, Tensor] = {}
-        self._stepper = Stepper(self._fabric, self._head, self._optimizer, self._losses, params.clip_norm)
-        self._batches = -(-len(run.train.rows) // params.images_per_batch)
-        self._steps = -(-self._batches // params.accumulate)
-        self._schedule = Schedule(params, self._steps)
-        self._best = -1.0
-        self._loading = Loading(
-            params.images_per_batch, run.reader.load_threads, run.reader.ahead, pinned=self._fabric.device.type == "cuda"
-        )
-
-    def fit(self) -> None:
-        """Train what is left of the epochs.
+            folder: checkpoints and pictures are kept here.
+            fabric: launched, where several processes share the run; None makes one.
+            observers: told of each epoch, in the first process.
 
         Raises:
-            TrainingError: nothing to learn from, a figure to stop by that there isn't, or too many steps whose loss isn't finite.
+            TrainingError: nothing to learn from, a figure to stop by that there isn't, or nothing left to do of a kept run.
         """
+        limit_kernels()
+        self._run, self._folder, params = run, RunFolder(folder), run.params
+        self._fabric = fabric or make_fabric(params)
+        self._world = World(self._fabric)
+        self._observers = observers if self._world.is_first else ()
+        self._rows: list[Row] = []
+        self._best = NONE_YET
+        self._batches = -(-len(run.phases[-1].train.rows) // params.images_per_batch)
+        self._steps = -(-self._batches // params.accumulate)
         if not self._steps:
             raise TrainingError("no image of the training split has a person of at least data.min_box_px; lower it")
-        check_metric(self._run.params.early_stop.metric)
-        log, epochs = MetricsLog(self._folder / "metrics.json"), self._run.params.epochs
-        with deterministic(), progress("train", epochs * self._batches) as tick:
-            start = self._resume()
-            log.keep_until(start)
-            tick(start * self._batches)
-            if start < epochs:
-                self._rehearse()
-            for epoch in range(start + 1, epochs + 1):
-                if self._stops(log):
+        check_metric(params.early_stop.metric)
+        self._began = run.kept.last.epoch if run.kept else 0
+        extension = Extension(self._began * self._steps, run.kept.last.rate) if run.kept else None
+        self._schedule = Schedule(params, self._steps, run.epochs, extension)
+        self._loading = Loading(
+            params.images_per_batch,
+            run.reader.load_threads,
+            run.reader.ahead,
+            pinned=self._fabric.device.type == "cuda",
+            rank=self._world.rank,
+            processes=self._world.size,
+        )
+
+    def fit(self) -> list[Row]:
+        """Train what is left of the epochs.
+
+        Returns:
+            A row of figures for each epoch.
+
+        Raises:
+            TrainingError: a batch doesn't fit into memory, or too many steps whose loss isn't finite.
+        """
+        epochs = self._run.epochs
+        ticks = epochs * self._batches
+        with (
+            deterministic(),
+            progress("train", ticks) if self._world.is_first else nullcontext(Ticker("train", ticks, None)) as tick,
+        ):
+            self._keep_untrained()
+            learner = self._resume()
+            tick(len(self._rows) * self._batches)
+            for observer in self._observers:
+                observer.begin(self._rows)
+            for epoch in range(len(self._rows) + 1, epochs + 1):
+                if self._stops():
                     break
-                losses = self._train_epoch(epoch, log, tick)
-                figures = self._validate()
-                log.add({"epoch": epoch, **losses, **figures})
-                self._save(epoch, figures)
+                learner = self.learner(epoch, learner)
+                losses = self.train_epoch(learner, epoch, tick)
+                figures = self.validate(learner)
+                self._rows.append({"epoch": epoch, **losses, **figures})
+                self._save(learner, epoch, figures)
+                for observer in self._observers:
+                    observer.epoch(self._rows)
                 logger.info("epoch %d: loss %.4f, %s %.4f", epoch, losses.get("train_total", float("nan")), LEAD, figures[LEAD])
+            self._average_snapshots()
+            for observer in self._observers:
+                observer.end()
+        return self._rows
 
-    def _history(self, log: MetricsLog) -> list[float]:
-        return [row[self._run.params.early_stop.metric] for row in log.rows]
+    def _judged(self, after: int = 0) -> list[float]:
+        return [row[self._run.params.early_stop.metric] for row in self._rows[after:]]
 
-    def _stops(self, log: MetricsLog) -> bool:
+    def _stops(self) -> bool:
+        """Whether the run has been without a gain for too long: in its last phase, and since it goes on from a kept one."""
         stop = self._run.params.early_stop
-        if not stops_early(self._history(log), stop.patience, stop.mode):
+        since = max(self._run.first_epoch(self._run.phases[-1]) - 1, self._began)
+        if not stops_early(self._judged(since), stop.patience, stop.mode):
             return False
-        logger.info("stopped after epoch %d: %s hasn't got better for %d epochs", len(log.rows), stop.metric, stop.patience)
+        logger.info("stopped after epoch %d: %s hasn't got better for %d epochs", len(self._rows), stop.metric, stop.patience)
         return True
 
-    def _resume(self) -> int:
-        """Number of epochs that an earlier run of the same fingerprint has finished here."""
-        path = newest(self._folder / "checkpoints")
-        if path is None:
-            return 0
-        checkpoint = load_checkpoint(path)
-        self._run.head.load_state_dict(dict(checkpoint.live))
-        self._average.head.load_state_dict(dict(checkpoint.model))
-        self._optimizer.load_state_dict(dict(checkpoint.optimizer))
-        torch.set_rng_state(checkpoint.rng)
-        self._best = checkpoint.best
-        logger.info("%s: going on after epoch %d", self._folder, checkpoint.epoch)
-        return checkpoint.epoch
+    def _resume(self) -> Learner | None:
+        """What an earlier, killed run of the same fingerprint has left here, or what the run was told to go on from."""
+        checkpoint = self._folder.last()
+        if checkpoint is None:
+            if self._run.kept is None:
+                return None
+            checkpoint = self._run.kept.last
+            if self._run.kept.best is not None and self._world.is_first:
+                self._folder.put(BEST, self._run.kept.best)
+        phase = self._run.phase_of(checkpoint.epoch)
+        learner = Learner(self._fabric, self._world, phase, self._run.params)
+        learner.load(checkpoint)
+        self._best, self._rows = checkpoint.best, [dict(row) for row in checkpoint.rows]
+        logger.info("%s: going on after epoch %d", self._folder.path, checkpoint.epoch)
+        if checkpoint.epoch < self._run.epochs:
+            learner.rehearse()
+        return learner
 
-    def _rehearse(self) -> None:
-        """A step at the largest batch that leaves nothing but its memory: a lack of it shows now, and later steps need no more."""
-        device = self._fabric.device
-        batch = largest_batch(self._run.train, self._run.params.images_per_batch)
-        buffers = [(buffer, buffer.clone()) for buffer in self._run.head.buffers()]
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), lack_of_memory_is_said(batch, device):
-            self._head.train()
-            self._fabric.backward(self._losses(batch)["total"])
-        for buffer, before in buffers:  # statistics of norms
-            buffer.copy_(before)
-        self._optimizer.zero_grad(set_to_none=True)
+    def learner(self, epoch: int, learner: Learner | None) -> Learner:
+        """What learns in an epoch: the same as in the epoch before, unless a phase begins."""
+        phase = self._run.phase_of(epoch)
+        if learner is not None and learner.phase is phase:
+            return learner
+        if learner is None:
+            torch.manual_seed(self._run.params.seed)
+        else:
+            logger.info("epoch %d: %s", epoch, f"phase {phase.name!r} begins" if phase.name else "model and loss are whole now")
+        new = Learner(self._fabric, self._world, phase, self._run.params, learner)
+        if learner is None and not self._world.is_first:
+            torch.manual_seed(self._run.params.seed + self._world.rank)  # processes drop different channels
+        new.rehearse()
+        return new
 
-    def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        device = self._fabric.device
-        features = dequantise(batch.features, self._scales, device, self._floats)
-        return self._run.loss(self._head(features, batch.boxes.to(device)), batch.targets.to(device))
+    def train_epoch(self, learner: Learner, epoch: int, tick: Ticker) -> Row:
+        """Pass over the training images once.
 
-    def _train_epoch(self, epoch: int, log: MetricsLog, tick: Any) -> dict[str, float]:  # noqa: ANN401
-        run, params = self._run, self._run.params
-        self._head.train()
-        batches = Clocked(training_batches(run.train, self._loading, seed=params.seed, epoch=epoch))
-        before, history = sum(int(row["skipped_steps"]) for row in log.rows), self._history(log)
+        Args:
+            learner: of the epoch's phase.
+            epoch: counted from 1.
+            tick: told of each batch.
+
+        Returns:
+            Means over ROIs of the parts of the loss (`train_*`) and of the weights in force (`weight_*`), `train_lr` and
+            `skipped_steps`.
+
+        Raises:
+            TrainingError: see `fit`.
+        """
+        params, phase = self._run.params, learner.phase
+        learner.wrapped.train()
+        batches = Clocked(training_batches(phase.train, self._loading, seed=params.seed, epoch=epoch))
+        before, history = sum(int(row["skipped_steps"]) for row in self._rows), self._judged()
         began, sums, rate = time.monotonic(), Sums(), 0.0
         for number, part in enumerate(grouped(iter(batches), params.accumulate)):
             step = (epoch - 1) * self._steps + number
-            rate = self._set_rate(step, history)
-            wrong = self._stepper.step(part, sums)
+            rate = self._rate(step, phase, history)
+            learner.set_rate(rate)
+            wrong = learner.stepper.step(part, sums)
             if wrong is None:
-                self._average.update(run.head, step)
+                learner.average.update(learner.head, step)
             else:
                 self._check_skipped(wrong, epoch, before + sums.skipped)
             tick(len(part), f"epoch {epoch} loss {sums.means().get('total', float('nan')):.3f}")
+        sums = sums.over(self._world)
         taken = max(time.monotonic() - began, 1e-9)
         logger.info(
             "epoch %d: %.1f s, %.1f images/s, %.1f ROIs/s, %.1f %% of it waiting for data",
-            *(epoch, taken, len(run.train.rows) / taken, sums.rois / taken, 100 * batches.waited / taken),
+            *(epoch, taken, len(phase.train.rows) / taken, sums.rois / taken, 100 * batches.waited / taken),
         )
-        return {f"train_{name}": value for name, value in sums.means().items()} | {
-            "train_lr": rate,
-            "skipped_steps": sums.skipped,
-        }
+        named = {name if name.startswith("weight_") else f"train_{name}": value for name, value in sums.means().items()}
+        return named | {"train_lr": rate, "skipped_steps": sums.skipped}
 
-    def _set_rate(self, step: int, history: Sequence[float]) -> float:
-        rate = self._schedule.rate(step, history)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate * group["factor"]
-        return rate
+    def _rate(self, step: int, phase: Phase, history: Sequence[float]) -> float:
+        rate, first = self._schedule.rate(step, history), (self._run.first_epoch(phase) - 1) * self._steps
+        if first == 0:
+            return rate
+        params = self._run.params
+        return rate * phase_warmup(step - first, round(params.phase_warmup_epochs * self._steps), params.phase_warmup_factor)
 
     def _check_skipped(self, wrong: NotFinite, epoch: int, skipped: int) -> None:
         limit = self._run.params.max_skipped_steps
@@ -291,37 +263,76 @@ class Trainer:
                 "Finished epochs are kept, and training goes on after them once the params are as they were"
             )
 
-    def _validate(self) -> dict[str, float]:
-        run, score = self._run, Score.empty()
-        for prediction in predictions(self._average.head, run.val, self._fabric.device, self._loading):
+    def validate(self, learner: Learner) -> dict[str, float]:
+        """Figures of the averaged weights on the validation split."""
+        score = Score.empty()
+        for prediction in predictions(learner.average.head, learner.phase.val, self._fabric.device, self._loading):
             score.add(prediction)
+        score = Score.together(self._world.gather(score))
         return with_baseline(score.metrics, score.without_two)
 
-    def _save(self, epoch: int, figures: dict[str, float]) -> None:
-        """Picture and best first, as the log before them: a checkpoint on disk says that its epoch is done."""
-        run = self._run
-        title = f"epoch {epoch}: {LEAD} {figures[LEAD]:.4f}"
-        if run.fixed:
-            picture = draw_validation(self._average.head, run.val, list(run.fixed), self._fabric.device, title)
-            write_png(self._folder / "pictures" / f"validation_all_images_epoch_{epoch:04d}.png", picture)
-        better = figures[LEAD] > self._best
-        self._best = max(self._best, figures[LEAD])
-        specs = run.train.store.specs
-        checkpoint = Checkpoint(
+    def _save(self, learner: Learner, epoch: int, figures: dict[str, float]) -> None:
+        """Picture first, as the observers last: a checkpoint on disk says that its epoch is done."""
+        run, phase = self._run, learner.phase
+        state = learner.state()
+        better = phase.until is None and figures[LEAD] > self._best
+        self._best = max(self._best, figures[LEAD]) if phase.until is None else self._best
+        if self._world.is_first:
+            self._draw(learner, epoch, figures)
+            checkpoint = self._checkpoint(phase, state, epoch, figures)
+            self._folder.save(
+                checkpoint,
+                phase.train.mask_hw,
+                run.params.keep_checkpoints,
+                best=better,
+                snapshot=phase.until is None and self._schedule.ends_cycle(epoch),
+                phase=phase.name if epoch == phase.until else None,
+            )
+        self._world.wait()
+
+    def _checkpoint(self, phase: Phase, state: Any, epoch: int, figures: dict[str, float]) -> Checkpoint:  # noqa: ANN401
+        specs, store = phase.train.store.specs, phase.train.store
+        return Checkpoint(
             epoch=epoch,
-            model=self._average.head.state_dict(),
-            live=run.head.state_dict(),
-            optimizer=self._optimizer.state_dict(),
-            rng=torch.get_rng_state(),
-            params=run.described,
-            layers={name: [specs[name].channels, *specs[name].stride_hw] for name in run.train.layers},
-            fingerprint=run.train.store.asked,
+            **state,
+            params=phase.described,
+            layers={name: [specs[name].channels, *specs[name].stride_hw] for name in phase.train.layers},
+            fingerprint=store.asked,
             metrics=figures,
             best=self._best,
+            rate=self._rows[-1]["train_lr"] if self._rows else 0.0,
+            rows=self._rows,
         )
-        if better:
-            save_checkpoint(self._folder / BEST, checkpoint)
-        name = checkpoint_name(epoch, run.train.mask_hw, figures[LEAD])
-        save_checkpoint(self._folder / "checkpoints" / name, checkpoint)
-        # The newest is what a killed run goes on from, whether it is kept in the end or not.
-        prune(self._folder / "checkpoints", None if run.params.keep_checkpoints is None else max(run.params.keep_checkpoints, 1))
+
+    def _draw(self, learner: Learner, epoch: int, figures: dict[str, float]) -> None:
+        run = self._run
+        if run.fixed:
+            title = f"epoch {epoch}: {LEAD} {figures[LEAD]:.4f}"
+            picture = draw_validation(learner.average.head, learner.phase.val, list(run.fixed), self._fabric.device, title)
+            write_png(self._folder.pictures / f"validation_all_images_epoch_{epoch:04d}.png", picture)
+
+    def _keep_untrained(self) -> None:
+        """The fresh weights of the model that the run will end with."""
+        path, run = self._folder.path / UNTRAINED, self._run
+        if path.is_file() or run.kept is not None or not self._world.is_first:
+            return
+        with torch.random.fork_rng([]):
+            torch.manual_seed(run.params.seed)
+            fresh = run.phases[-1].build().state_dict()
+        state = {"model": fresh, "live": fresh, "optimizer": {}, "scaler": {}, "rng": {}}
+        save_checkpoint(path, self._checkpoint(run.phases[-1], state, 0, {}))
+
+    def _average_snapshots(self) -> None:
+        """The mean of what was learnt in each cycle, as a model of its own (spec 14.2)."""
+        found, phase = self._folder.snapshots(), self._run.phases[-1]
+        if len(found) < 2 or (self._folder.path / SNAPSHOTS).is_file():
+            return
+        mean = mean_of(found)
+        learner = Learner(self._fabric, self._world, phase, self._run.params)
+        learner.average.head.load_state_dict(mean)
+        figures = self.validate(learner)
+        logger.info("mean of the snapshots of %d cycles: %s %.4f", len(found), LEAD, figures[LEAD])
+        if self._world.is_first:
+            state = {"model": mean, "live": mean, "optimizer": {}, "scaler": {}, "rng": {}}
+            save_checkpoint(self._folder.path / SNAPSHOTS, self._checkpoint(phase, state, len(self._rows), figures))
+        self._world.wait()

@@ -6,12 +6,15 @@ memory in case of variable input length"); of the latter's kernels only a few ar
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 from roiseg.batches import Batch
 from roiseg.dataset import RoiDataset, Targets
+from roiseg.errors import TrainingError
 
 KERNELS = 64
 """Compiled kernels that oneDNN keeps. It compiles a set for each number of ROIs, some 30 in a step, and by itself keeps 1024: about
@@ -38,3 +41,23 @@ def largest_batch(dataset: RoiDataset, images_per_batch: int) -> Batch:
     shapes = dataset.store.shapes
     features = {name: torch.zeros((images_per_batch, *shapes[name]), dtype=torch.int8) for name in dataset.layers}
     return Batch([], np.zeros(rois, dtype=np.int64), features, boxes, targets)
+
+
+@contextmanager
+def lack_of_memory_is_said(batch: Batch, device: torch.device) -> Iterator[None]:
+    """Turn a lack of memory into advice.
+
+    Raises:
+        TrainingError: the batch doesn't fit.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; the processor's allocator has no class of its own
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate" not in str(error):
+            raise
+        images = max((len(values) for values in batch.features.values()), default=0)
+        raise TrainingError(
+            f"a batch of {images} images and {len(batch.boxes)} ROIs, which this data set may give, doesn't fit into the memory of "
+            f"{device}: {str(error).splitlines()[0]}; lower train.images_per_batch (and raise train.accumulate by as much), "
+            "dataset.max_rois_per_image, model.roi_hw or the channels of model, or read fewer layers"
+        ) from error

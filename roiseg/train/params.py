@@ -1,6 +1,6 @@
 """Section `train`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -8,6 +8,9 @@ from roiseg.params import Section
 
 Milestone = Annotated[int, Field(ge=1)]
 Factor = Annotated[float, Field(gt=0, le=100)]
+
+NOTHING_KEPT = "models/kept/nothing"
+"""`train.resume_from` of a run that starts with fresh weights: a file that git holds, for DVC wants each dep to be there."""
 
 
 class EarlyStopParams(Section):
@@ -18,11 +21,26 @@ class EarlyStopParams(Section):
     patience: int | None = Field(ge=1)
 
 
+class PhaseParams(Section):
+    """An item of `train.phases`: a simpler model or loss that the run has until some epoch."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    until: int = Field(ge=1)
+    model: dict[str, Any]
+    loss: dict[str, Any]
+
+
 class TrainParams(Section):
     """Section `train`."""
 
     seed: int = Field(ge=0)
     epochs: int = Field(ge=1)
+    resume_from: str = Field(min_length=1)
+    additional_epochs: int | None = Field(ge=1)
+    extend_policy: Literal["stretch", "restart", "hold"]
+    phases: tuple[PhaseParams, ...]
+    phase_warmup_epochs: float = Field(ge=0)
+    phase_warmup_factor: float = Field(gt=0, le=1)
     images_per_batch: int = Field(ge=1)
     accumulate: int = Field(ge=1)
     optimizer: Literal["adamw", "adam", "sgd"]
@@ -43,5 +61,23 @@ class TrainParams(Section):
     max_skipped_steps: int = Field(ge=0)
     average_decay: float = Field(ge=0, lt=1)
     keep_checkpoints: int | None = Field(ge=0)
+    pictures: Literal["two_row", "four_panel"]
     device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["32-true", "bf16-mixed"]
+    devices: int = Field(ge=1)
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    compile: bool
+
+
+CONTINUATION = frozenset(
+    {
+        "epochs",
+        "resume_from",
+        "additional_epochs",
+        "extend_policy",
+        "early_stop",
+        "keep_checkpoints",
+        "max_skipped_steps",
+        "pictures",
+    }
+)
+"""Keys of `train` that say how far a run goes and what is kept of it; a run that goes on may have others than the one before."""

@@ -2,20 +2,29 @@
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from roiseg.dataset import RoiDataset
+from roiseg.errors import ParamsError
 from roiseg.evaluate.pictures import load_fixed
 from roiseg.files import new_folder, sha256_file
 from roiseg.heads import build_head
 from roiseg.losses import LossParams, MaskLoss, class_weights
-from roiseg.train.checkpoint import BEST, by_epoch
-from roiseg.train.log import MetricsLog, write_live
-from roiseg.train.loop import Run, Trainer
-from roiseg.train.params import TrainParams
+from roiseg.train.folder import RunFolder
+from roiseg.train.keep import check_same, kept_files, load_kept
+from roiseg.train.log import Observer, Row, write_live
+from roiseg.train.loop import Trainer
+from roiseg.train.params import NOTHING_KEPT, PhaseParams, TrainParams
+from roiseg.train.phases import resolve_phases
+from roiseg.train.run import Phase, Run
+from roiseg.train.world import World, make_fabric
 from roiseg.trained import HeadSections
 from roiseg.work import claimed, link_tree, mark_done, work_folder
 
@@ -33,74 +42,127 @@ class TrainSections:
         parts = {"dataset": self.head.dataset, "model": self.head.model, "loss": self.loss, "train": self.train}
         return {name: json.loads(part.model_dump_json()) for name, part in parts.items()}
 
+    def phases(self) -> list[tuple[PhaseParams | None, "TrainSections"]]:
+        """The sections of each phase.
 
-def train_head(
-    stage: str, sections: TrainSections, statistics: Path, index: Path, features: Path, out: Path, live: Path
-) -> dict[str, float]:
-    """Train a head, going on where an earlier run was cut short.
+        Raises:
+            ParamsError: see `resolve_phases`.
+        """
+        found = resolve_phases(self.train, self.head.model, self.loss)
+        return [(phase, replace(self, head=replace(self.head, model=model), loss=loss)) for phase, model, loss in found]
 
-    Args:
-        stage: name of the stage in dvc.yaml.
-        sections: params.
+
+@dataclass(frozen=True)
+class TrainPaths:
+    """What the stage reads and writes.
+
+    Attributes:
         statistics: data_analyze.json.
         index: `data/index`.
         features: `data/features`.
-        out: `models/heads/{head}`: `best.pth`, `checkpoints/`.
+        out: `models/heads/{head}`: `best_model.pth`, `untrained_model.pth`, `checkpoints/`.
         live: `metrics/train/{head}`: DVCLive's files, and `pictures/`.
+    """
+
+    statistics: Path
+    index: Path
+    features: Path
+    out: Path
+    live: Path
+
+
+def train_head(head: str, sections: TrainSections, paths: TrainPaths, observers: Sequence[Observer] = ()) -> dict[str, float]:
+    """Train a head, going on where an earlier run was cut short, or where a kept one ended.
+
+    Args:
+        head: its name, an entry of `heads`.
+        sections: params.
+        paths: what is read and written.
+        observers: told of each epoch.
 
     Returns:
         Figures of the last epoch.
 
     Raises:
-        TrainingError: see `Trainer.fit`.
+        ParamsError: see `TrainSections.phases`; or `train.additional_epochs` without a run to go on from.
+        CheckpointError: see `roiseg.train.keep`.
+        TrainingError: see `Trainer`.
         WorkBusyError: another process trains the same.
     """
-    train, val = (sections.head.open_split(split, index, features) for split in ("train", "val"))
-    weights = class_weights(sections.loss.class_weights, json.loads(statistics.read_text()))
-    fingerprint = {
-        "params": sections.described(),
-        "weights": list(weights),
-        "stores": {name: [part.store.asked, part.store.found] for name, part in (("train", train), ("val", val))},
-        "index": {
-            f"{name}/{table}": sha256_file(index / name / f"{table}.parquet")
-            for name in ("train", "val")
-            for table in ("images", "people")
-        },
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
-    folder = work_folder(stage, fingerprint)
-    torch.manual_seed(sections.train.seed)
-    head = build_head(sections.head.model, train.store.specs)
-    fixed = load_fixed(index / "val" / "pictures", val)
-    run = Run(
-        head,
-        MaskLoss(sections.loss, weights),
-        train,
-        val,
-        fixed,
-        sections.train,
-        sections.head.reader,
-        sections.described(),
-    )
-    with claimed(folder):
-        Trainer(run, folder).fit()
-        rows = MetricsLog(folder / "metrics.json").rows
-        _publish(folder, rows, sections.train.keep_checkpoints, out, live)
-        mark_done(folder, stage, (statistics, live / "metrics.json"))
+    fabric = make_fabric(sections.train)
+    fabric.launch()
+    world = World(fabric)
+    kept = kept_files(Path(sections.train.resume_from), head)
+    if not kept and sections.train.additional_epochs is not None:
+        raise ParamsError(
+            f"train.additional_epochs is {sections.train.additional_epochs}, but train.resume_from is {NOTHING_KEPT!r}; name a "
+            "kept run there, or set train.additional_epochs to null"
+        )
+    run = _make_run(sections, paths, kept)
+    stage = f"train@{head}"
+    folder = work_folder(stage, _fingerprint(sections, paths, run, kept))
+    with claimed(folder) if world.is_first else nullcontext():
+        rows = Trainer(run, folder, fabric, observers).fit()
+        if world.is_first:
+            _publish(RunFolder(folder), rows, sections.train.keep_checkpoints, paths)
+            mark_done(folder, stage, (paths.statistics, paths.live / "metrics.json"))
+        world.wait()
     return rows[-1]
 
 
-def _publish(folder: Path, rows: list[dict[str, float]], keep: int | None, out: Path, live: Path) -> None:
-    models = folder / "models"
+def _make_run(sections: TrainSections, paths: TrainPaths, kept: Sequence[Path]) -> Run:
+    splits = {split: sections.head.open_split(split, paths.index, paths.features) for split in ("train", "val")}
+    weights = class_weights(sections.loss.class_weights, json.loads(paths.statistics.read_text()))
+    phases = [_make_phase(params, part, splits, weights) for params, part in sections.phases()]
+    fixed = load_fixed(paths.index / "val" / "pictures", splits["val"])
+    run = Run(phases, fixed, sections.train, sections.head.reader, load_kept(kept))
+    if run.kept is not None:
+        phase = run.phase_of(run.kept.last.epoch)
+        check_same(run.kept.last, phase.described, phase.train.store.asked, run.epochs, str(kept[0]))
+    return run
+
+
+def _make_phase(
+    params: PhaseParams | None, sections: TrainSections, splits: dict[str, RoiDataset], weights: tuple[float, float, float]
+) -> Phase:
+    model = sections.head.model
+    train, val = (splits[name].read_by(model.layers, model.mask_hw) for name in ("train", "val"))
+    return Phase(
+        name=params.name if params else None,
+        until=params.until if params else None,
+        build=partial(build_head, model, train.store.specs),
+        loss=MaskLoss(sections.loss, weights),
+        train=train,
+        val=val,
+        described=sections.described(),
+    )
+
+
+def _fingerprint(sections: TrainSections, paths: TrainPaths, run: Run, kept: Sequence[Path]) -> dict[str, Any]:
+    stores = {"train": run.phases[-1].train.store, "val": run.phases[-1].val.store}
+    return {
+        "params": sections.described(),
+        "statistics": sha256_file(paths.statistics),
+        "stores": {name: [store.asked, store.found] for name, store in stores.items()},
+        "index": {
+            f"{name}/{table}": sha256_file(paths.index / name / f"{table}.parquet")
+            for name in ("train", "val")
+            for table in ("images", "people")
+        },
+        "kept": {path.name: sha256_file(path) for path in kept},
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _publish(folder: RunFolder, rows: list[Row], keep: int | None, paths: TrainPaths) -> None:
+    models = folder.path / "models"
     shutil.rmtree(models, ignore_errors=True)
     (models / "checkpoints").mkdir(parents=True)
-    kept = by_epoch(folder / "checkpoints")
-    for path in kept if keep is None else kept[len(kept) - min(keep, len(kept)) :]:
-        (models / "checkpoints" / path.name).hardlink_to(path)
-    (models / BEST).hardlink_to(folder / BEST)
-    link_tree(models, out)
-    with new_folder(live) as aside:
+    for path in folder.to_publish(keep):
+        (models / path).hardlink_to(folder.path / path)
+    link_tree(models, paths.out)
+    with new_folder(paths.live) as aside:
         write_live(rows, aside)
-        if (folder / "pictures").is_dir():
-            shutil.copytree(folder / "pictures", aside / "pictures")
+        if folder.pictures.is_dir():
+            shutil.copytree(folder.pictures, aside / "pictures")

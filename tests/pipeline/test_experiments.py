@@ -35,4 +35,4 @@ def test_wrong_key_is_answered_with_the_nearest(finished: Project) -> None:
         finished.run("git", "checkout", "-q", "--", ".")
         finished.dvc("checkout")
     # DVC deletes a stage's outs before it runs the stage, but keeps what they held.
-    assert (finished.root / "models/heads/default/best.pth").is_file()
+    assert (finished.root / "models/heads/default/best_model.pth").is_file()

@@ -11,7 +11,7 @@ from store_factory import MODEL, MODELS, Project, extractor_params, fresh_head, 
 
 from roiseg.errors import AnnotationError, CheckpointError, ParamsError, StoreError, StoreMismatchError
 from roiseg.params import PARAMS_FILE, read_yaml
-from roiseg.train.checkpoint import save_checkpoint
+from roiseg.train.checkpoint import BEST, save_checkpoint
 from roiseg.trained import HeadSections, load_head
 
 
@@ -86,8 +86,8 @@ def test_missing_store_and_tables(project: Project, tmp_path: Path) -> None:
 def test_load_head(project: Project, tmp_path: Path) -> None:
     sections, dataset = project.sections(), project.open("val")
     head = fresh_head(sections.model, dataset.store.specs, seed=5)
-    save_checkpoint(tmp_path / "best.pth", make_checkpoint(head, dataset, sections.model))
-    loaded, checkpoint = load_head(tmp_path, sections, dataset)
+    save_checkpoint(tmp_path / "best_model.pth", make_checkpoint(head, dataset, sections.model))
+    loaded, checkpoint = load_head(tmp_path, BEST, sections, dataset)
     assert checkpoint.epoch == 3
     assert not loaded.training
     assert all(torch.equal(value, head.state_dict()[name]) for name, value in loaded.state_dict().items())
@@ -103,13 +103,13 @@ def test_load_head(project: Project, tmp_path: Path) -> None:
 def test_load_head_of_another_model(project: Project, tmp_path: Path, model: dict[str, Any], message: str) -> None:
     sections, dataset = project.sections(), project.open("val")
     save_checkpoint(
-        tmp_path / "best.pth", make_checkpoint(fresh_head(sections.model, dataset.store.specs), dataset, sections.model)
+        tmp_path / "best_model.pth", make_checkpoint(fresh_head(sections.model, dataset.store.specs), dataset, sections.model)
     )
     with pytest.raises(CheckpointError, match=message):
-        load_head(tmp_path, project.sections(model), dataset)
+        load_head(tmp_path, BEST, project.sections(model), dataset)
 
 
 def test_load_head_that_isnt_there(project: Project, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "gone", ignore_errors=True)
-    with pytest.raises(CheckpointError, match=r"best\.pth: no such checkpoint"):
-        load_head(tmp_path / "gone", project.sections(), project.open("val"))
+    with pytest.raises(CheckpointError, match=r"best_model\.pth: no such checkpoint"):
+        load_head(tmp_path / "gone", BEST, project.sections(), project.open("val"))

@@ -19,6 +19,7 @@ from roiseg.evaluate.infer import Prediction, Score, predictions, run_head
 from roiseg.evaluate.pictures import draw_validation, load_fixed, target_mask
 from roiseg.heads import parse_model
 from roiseg.nn.outputs import HeadOutput
+from roiseg.train.checkpoint import BEST
 
 CPU = torch.device("cpu")
 
@@ -191,7 +192,11 @@ def paths_of(project: Project, out: Path) -> EvaluatePaths:
 def run_stage(project: Project, out: Path, head: nn.Module, images_per_batch: int = 2) -> dict[str, float]:
     sections = project.sections()
     return evaluate(
-        head, project.open("val"), EvaluateParams(images_per_batch=images_per_batch), sections.reader, paths_of(project, out)
+        head,
+        project.open("val"),
+        EvaluateParams(checkpoint=BEST, images_per_batch=images_per_batch),
+        sections.reader,
+        paths_of(project, out),
     )
 
 

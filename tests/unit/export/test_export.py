@@ -19,6 +19,7 @@ from roiseg.export.onnx import METADATA_KEY, example_inputs
 from roiseg.export.parity import parity
 from roiseg.extractor.session import Backbone
 from roiseg.files import sha256_file
+from roiseg.train.checkpoint import BEST
 from roiseg.types import FeatureSpec
 
 
@@ -135,7 +136,9 @@ def test_a_failed_export_writes_nothing(exported: Exported, tmp_path: Path, monk
 
     monkeypatch.setattr(export_module, "export_head", without_exporter)
     with pytest.raises(ParityError):
-        export(exported.inputs, ExportParams(opset=18, tolerance=1e-12), tmp_path / "head", tmp_path / "figures.json")
+        export(
+            exported.inputs, ExportParams(checkpoint=BEST, opset=18, tolerance=1e-12), tmp_path / "head", tmp_path / "figures.json"
+        )
     assert not (tmp_path / "head").exists()
     assert not (tmp_path / "figures.json").exists()
 
@@ -157,7 +160,7 @@ def test_int8_scales_are_in_the_files(
         return onnx.load_from_string(head_file)
 
     monkeypatch.setattr(export_module, "export_head", without_exporter)
-    export(inputs, ExportParams(opset=18, tolerance=1e-3), tmp_path / "head", tmp_path / "figures.json")
+    export(inputs, ExportParams(checkpoint=BEST, opset=18, tolerance=1e-3), tmp_path / "head", tmp_path / "figures.json")
     image = np.random.default_rng(0).random((1, 3, 64, 96), dtype=np.float32)
     first = Backbone(project.backbone, "cpu", "float32", project.scales)(image)
     second = Backbone(tmp_path / "head" / "backbone.onnx", "cpu", "float32")(image)

@@ -24,12 +24,15 @@ def checkpoint_of(epoch: int = 2) -> Checkpoint:
             "state": {0: {"step": torch.tensor(4.0), "exp_avg": weight * 2}},
             "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99)}],
         },
-        rng=torch.get_rng_state(),
+        scaler={"scale": 2.0},
+        rng={"cpu": [torch.get_rng_state()]},
         params={"model": {"head": "roi_crop", "layers": ["a", "b"]}, "train": {"seed": 0}},
         layers={"a": [6, 8.0, 8.0]},
         fingerprint={"dtype": "float16", "layers": {"a": "/a"}},
         metrics={"miou_fg_roi": 0.5},
         best=0.5,
+        rate=0.01,
+        rows=[{"epoch": 1, "miou_fg_roi": 0.25}, {"epoch": 2, "miou_fg_roi": 0.5}],
     )
 
 
@@ -76,13 +79,13 @@ def test_round_trip(tmp_path: Path) -> None:
     saved = checkpoint_of()
     save_checkpoint(tmp_path / "a.pth", saved)
     found = load_checkpoint(tmp_path / "a.pth")
-    for name in ("epoch", "params", "layers", "fingerprint", "metrics", "best"):
+    for name in ("epoch", "params", "layers", "fingerprint", "metrics", "best", "scaler", "rate", "rows"):
         assert getattr(found, name) == getattr(saved, name)
     assert torch.equal(found.model["layer.weight"], saved.model["layer.weight"])
     assert torch.equal(found.live["layer.weight"], saved.live["layer.weight"])
     assert torch.equal(found.optimizer["state"][0]["exp_avg"], saved.optimizer["state"][0]["exp_avg"])
     assert found.optimizer["param_groups"] == [{"lr": 0.1, "betas": [0.9, 0.99]}]
-    assert torch.equal(found.rng, saved.rng)
+    assert torch.equal(found.rng["cpu"][0], saved.rng["cpu"][0])
 
 
 def test_equal_contents_have_equal_bytes(tmp_path: Path) -> None:

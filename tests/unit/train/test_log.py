@@ -1,9 +1,9 @@
-"""Tests of roiseg.train.log: rows survive, and DVCLive gets losses and the leading figures."""
+"""Tests of roiseg.train.log: DVCLive gets losses and the leading figures."""
 
 import json
 from pathlib import Path
 
-from roiseg.train.log import CURVES, MetricsLog, write_live
+from roiseg.train.log import CURVES, write_live
 
 
 def rows(epochs: int) -> list[dict[str, float]]:
@@ -11,15 +11,6 @@ def rows(epochs: int) -> list[dict[str, float]]:
         {"epoch": epoch, "train_total": 1.0 / epoch, **dict.fromkeys(CURVES, epoch / 10), "iou_bg": 0.5}
         for epoch in range(1, epochs + 1)
     ]
-
-
-def test_log_goes_on_after_an_epoch(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path / "metrics.json")
-    for row in rows(3):
-        log.add(row)
-    again = MetricsLog(tmp_path / "metrics.json")
-    again.keep_until(2)
-    assert again.rows == rows(2)
 
 
 def test_live_files_hold_losses_and_leading_figures(tmp_path: Path) -> None:

@@ -63,9 +63,8 @@ PER_EPOCH = 4
 
 
 def schedule(**changes: object) -> Schedule:
-    return Schedule(
-        TrainParams.parse({**TRAIN, "lr": 0.1, "min_lr": 0.001, "warmup_epochs": 0.0, "epochs": 200, **changes}, "train"), PER_EPOCH
-    )
+    params = TrainParams.parse({**TRAIN, "lr": 0.1, "min_lr": 0.001, "warmup_epochs": 0.0, "epochs": 200, **changes}, "train")
+    return Schedule(params, PER_EPOCH, params.epochs)
 
 
 def per_step(made: Schedule, epochs: int, history: Sequence[float] = ()) -> list[float]:

@@ -1,6 +1,5 @@
 """Tests of what a run does in a step, and of what it says when it can't go on."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,15 @@ import pytest
 import torch
 from store_factory import Project, make_project, shared_project
 from torch import Tensor
-from trainer_factory import TRAIN, Poisoned, run_of
+from trainer_factory import TRAIN, Poisoned, learner_of, rows_of, run_of
 
 from roiseg.batches import Loading, training_batches
 from roiseg.dataset import Targets
 from roiseg.errors import ProviderError, TrainingError
 from roiseg.nn.outputs import HeadOutput
 from roiseg.train.checkpoint import load_checkpoint
+from roiseg.train.folder import RunFolder
+from roiseg.train.learner import Learner
 from roiseg.train.loop import Trainer
 
 
@@ -32,27 +33,28 @@ def test_accumulated_gradients_are_averaged(project: Project, tmp_path: Path) ->
     plain: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "clip_norm": 1e9, "warmup_epochs": 0.0}
     changes: dict[str, Any] = {**plain, "accumulate": 5, "epochs": 1, "scheduler": "none", "lr": 0.5}
     run = run_of(project, "roi_crop", **changes)
-    trainer = Trainer(run, tmp_path)
-    before = {name: weight.detach().clone() for name, weight in run.head.named_parameters()}
+    made = learner_of(run)
+    before = {name: weight.detach().clone() for name, weight in made.head.named_parameters()}
     expected = {name: torch.zeros_like(weight) for name, weight in before.items()}
-    run.head.train()
-    for batch in training_batches(run.train, Loading(1, 1, 1), seed=0, epoch=1):
-        run.head.zero_grad()
-        torch.autograd.backward(trainer._losses(batch)["total"])
-        for name, weight in run.head.named_parameters():
+    made.wrapped.train()
+    for batch in training_batches(run.phases[0].train, Loading(1, 1, 1), seed=0, epoch=1):
+        made.head.zero_grad()
+        torch.autograd.backward(made.losses(batch)["total"])
+        for name, weight in made.head.named_parameters():
             assert weight.grad is not None
             expected[name] += weight.grad / 5
-    run.head.zero_grad()
-    trainer.fit()
-    for name, weight in run.head.named_parameters():
-        torch.testing.assert_close(weight.detach(), before[name] - 0.5 * expected[name], rtol=1e-4, atol=1e-6)
+    Trainer(run, tmp_path).fit()
+    newest = RunFolder(tmp_path).last()
+    assert newest is not None
+    for name, start in before.items():
+        torch.testing.assert_close(newest.live[name], start - 0.5 * expected[name], rtol=1e-4, atol=1e-6)
 
 
 def test_an_epoch_has_fewer_steps_where_batches_are_accumulated(project: Project, tmp_path: Path) -> None:
     trainer = Trainer(run_of(project, accumulate=2), tmp_path)
     assert (trainer._batches, trainer._steps) == (5, 3)
     trainer.fit()
-    rows = json.loads((tmp_path / "metrics.json").read_text())
+    rows = rows_of(tmp_path)
     assert rows[-1]["train_lr"] == pytest.approx(TRAIN["min_lr"])
 
 
@@ -66,10 +68,10 @@ def test_steps_that_arent_finite_are_left_out_and_counted(project: Project, tmp_
             return parts
 
     Trainer(run_of(project, "roi_crop", Once(2, float("nan")), max_skipped_steps=1), tmp_path).fit()
-    rows = json.loads((tmp_path / "metrics.json").read_text())
+    rows = rows_of(tmp_path)
     assert [row["skipped_steps"] for row in rows] == [1, 0, 0, 0]
     assert all(np.isfinite(row["train_total"]) for row in rows)
-    assert all(torch.isfinite(values).all() for values in load_checkpoint(tmp_path / "best.pth").live.values())
+    assert all(torch.isfinite(values).all() for values in load_checkpoint(tmp_path / "best_model.pth").live.values())
 
 
 def test_skipped_steps_of_earlier_epochs_count(project: Project, tmp_path: Path) -> None:
@@ -121,10 +123,10 @@ def test_a_lack_of_memory_comes_with_advice(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(Trainer, "_losses", fail)
+    monkeypatch.setattr(Learner, "losses", fail)
     with pytest.raises(TrainingError, match=r"a batch of 1 images and \d ROIs, .* doesn't fit .*lower train\.images_per_batch"):
         Trainer(run_of(project), tmp_path).fit()
-    monkeypatch.setattr(Trainer, "_losses", lambda *_: {"ce": None}["total"])
+    monkeypatch.setattr(Learner, "losses", lambda *_: {"ce": None}["total"])
     with pytest.raises(KeyError):
         Trainer(run_of(project), tmp_path).fit()
 

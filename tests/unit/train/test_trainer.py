@@ -12,19 +12,19 @@ import pytest
 import torch
 from store_factory import MODELS, STATISTICS, Project, shared_project
 from torch import nn
-from trainer_factory import EPOCHS, LOSS, TRAIN, files_of, loss_params, run_of
+from trainer_factory import EPOCHS, LOSS, TRAIN, files_of, learner_of, loss_params, rows_of, run_of
 
 from roiseg.batches import Loading, dequantise
 from roiseg.errors import CheckpointError, TrainingError
 from roiseg.evaluate.infer import Score, predictions
 from roiseg.evaluate.pictures import draw_validation
-from roiseg.train import loop
-from roiseg.train.checkpoint import NAME, load_checkpoint, newest
-from roiseg.train.log import MetricsLog
+from roiseg.train import folder, learner, loop
+from roiseg.train.checkpoint import BEST, NAME, load_checkpoint, newest
+from roiseg.train.learner import Learner
 from roiseg.train.loop import Trainer
 from roiseg.train.optimizer import parameter_groups
 from roiseg.train.params import TrainParams
-from roiseg.train.train import TrainSections, train_head
+from roiseg.train.train import TrainPaths, TrainSections, train_head
 from roiseg.trained import load_head
 
 
@@ -46,12 +46,12 @@ def unbroken(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_masks_get_better(project: Project, tmp_path: Path) -> None:
     Trainer(run_of(project, "roi_crop", lr=0.05), tmp_path).fit()
-    rows = json.loads((tmp_path / "metrics.json").read_text())
+    rows = rows_of(tmp_path)
     assert rows[-1]["iou_target_roi"] > rows[0]["iou_target_roi"] + 0.04
 
 
 def test_loss_goes_down(unbroken: Path) -> None:
-    rows = json.loads((unbroken / "metrics.json").read_text())
+    rows = rows_of(unbroken)
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert rows[-1]["train_total"] < 0.85 * rows[0]["train_total"]
     assert {"train_ce", "train_dice", "train_mean_pixel_weight", "train_grad_norm", "train_lr", "never_class_2_miou_fg_roi"} <= set(
@@ -62,15 +62,15 @@ def test_loss_goes_down(unbroken: Path) -> None:
 
 
 def test_one_checkpoint_an_epoch_named_by_its_score(unbroken: Path) -> None:
-    rows = json.loads((unbroken / "metrics.json").read_text())
+    rows = rows_of(unbroken)
     matches = [NAME.match(path.name) for path in sorted((unbroken / "checkpoints").iterdir())]
     found = [(match["epoch"], match["height"], match["width"], match["score"]) for match in matches if match]
     assert found == [(f"{row['epoch']:04d}", "12", "10", f"{int(row['miou_fg_roi'] * 10_000):04d}") for row in rows]
 
 
 def test_best_is_the_best(unbroken: Path) -> None:
-    scores = {row["epoch"]: row["miou_fg_roi"] for row in json.loads((unbroken / "metrics.json").read_text())}
-    best = load_checkpoint(unbroken / "best.pth")
+    scores = {row["epoch"]: row["miou_fg_roi"] for row in rows_of(unbroken)}
+    best = load_checkpoint(unbroken / "best_model.pth")
     assert scores[best.epoch] == max(scores.values()) == best.best
     newest_path = newest(unbroken / "checkpoints")
     assert newest_path is not None
@@ -81,23 +81,24 @@ def test_best_is_the_best(unbroken: Path) -> None:
 
 def test_best_stays_when_later_epochs_are_worse(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.2, 0.6, 0.4])
-    monkeypatch.setattr(Trainer, "_validate", lambda self: {"miou_fg_roi": next(scores)})
+    monkeypatch.setattr(Trainer, "validate", lambda *_: {"miou_fg_roi": next(scores)})
     Trainer(run_of(project, "roi_crop", epochs=3), tmp_path).fit()
-    assert load_checkpoint(tmp_path / "best.pth").epoch == 2
+    assert load_checkpoint(tmp_path / "best_model.pth").epoch == 2
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert [name[-8:-4] for name in names] == ["2000", "6000", "4000"]
     assert [load_checkpoint(tmp_path / "checkpoints" / name).best for name in names] == [0.2, 0.6, 0.6]
 
 
 def test_a_checkpoint_holds_what_was_validated(project: Project, unbroken: Path) -> None:
-    run, checkpoint = run_of(project), load_checkpoint(unbroken / "best.pth")
-    run.head.load_state_dict(dict(checkpoint.model))
+    phase, checkpoint = run_of(project).phases[0], load_checkpoint(unbroken / "best_model.pth")
+    head = phase.build().eval()
+    head.load_state_dict(dict(checkpoint.model))
     score = Score.empty()
-    for prediction in predictions(run.head.eval(), run.val, torch.device("cpu"), Loading(2, 1, 1)):
+    for prediction in predictions(head, phase.val, torch.device("cpu"), Loading(2, 1, 1)):
         score.add(prediction)
     assert score.metrics.figures()["miou_fg_roi"] == pytest.approx(checkpoint.metrics["miou_fg_roi"])
     assert checkpoint.layers == {"layer_34": [6, 8.0, 8.0], "layer_3": [4, 4.0, 4.0]}
-    assert checkpoint.fingerprint == run.train.store.asked
+    assert checkpoint.fingerprint == phase.train.store.asked
     assert any(not torch.equal(checkpoint.model[name], checkpoint.live[name]) for name in checkpoint.model), "nothing was averaged"
 
 
@@ -105,11 +106,12 @@ def test_a_picture_an_epoch(project: Project, unbroken: Path) -> None:
     paths = sorted((unbroken / "pictures").iterdir())
     assert [path.name for path in paths] == [f"validation_all_images_epoch_{epoch:04d}.png" for epoch in range(1, EPOCHS + 1)]
     run = run_of(project)
+    head, val = run.phases[0].build().eval(), run.phases[0].val
     for path, kept in zip(paths, sorted((unbroken / "checkpoints").iterdir()), strict=True):
         checkpoint = load_checkpoint(kept)
-        run.head.load_state_dict(dict(checkpoint.model))
+        head.load_state_dict(dict(checkpoint.model))
         title = f"epoch {checkpoint.epoch}: miou_fg_roi {checkpoint.metrics['miou_fg_roi']:.4f}"
-        expected = draw_validation(run.head.eval(), run.val, list(run.fixed), torch.device("cpu"), title)
+        expected = draw_validation(head, val, list(run.fixed), torch.device("cpu"), title)
         np.testing.assert_array_equal(np.asarray(cv2.imread(str(path))), expected)
 
 
@@ -134,19 +136,19 @@ class Crash:
 
 
 CRASHES = {
-    "in the middle of epoch 3": ("dequantise", 2 * 5 + 3, False),
-    "before the picture of epoch 3": ("write_png", 3, False),
-    "before the first file of epoch 1": ("save_checkpoint", 1, False),
-    "between best and checkpoint": ("save_checkpoint", 1, True),
-    "right after the checkpoint of epoch 1": ("save_checkpoint", 2, True),
+    "in the middle of epoch 3": (learner, "dequantise", 1 + 2 * 5 + 3, False),
+    "before the picture of epoch 3": (loop, "write_png", 3, False),
+    "before the first file of epoch 1": (folder, "save_checkpoint", 1, False),
+    "between best and checkpoint": (folder, "save_checkpoint", 1, True),
+    "right after the checkpoint of epoch 1": (folder, "save_checkpoint", 2, True),
 }
 
 
 @pytest.mark.parametrize("name", CRASHES)
 def test_resumed_is_unbroken(project: Project, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    attribute, calls, after = CRASHES[name]
+    module, attribute, calls, after = CRASHES[name]
     with monkeypatch.context() as patch:
-        patch.setattr(loop, attribute, Crash(getattr(loop, attribute), calls, after))
+        patch.setattr(module, attribute, Crash(getattr(module, attribute), calls, after))
         with pytest.raises(KeyboardInterrupt):
             Trainer(run_of(project), tmp_path).fit()
     torch.manual_seed(12345)  # another process starts with another state
@@ -169,34 +171,22 @@ def test_torn_checkpoint_is_named(project: Project, tmp_path: Path) -> None:
         Trainer(run_of(project), tmp_path).fit()
 
 
-def test_metrics_log_forgets_what_wasnt_finished(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path / "metrics.json")
-    for epoch in (1, 2, 3):
-        log.add({"epoch": epoch, "x": epoch / 3})
-    again = MetricsLog(tmp_path / "metrics.json")
-    assert again.rows == log.rows
-    again.keep_until(1)
-    again.add({"epoch": 2, "x": 0.5})
-    assert json.loads((tmp_path / "metrics.json").read_text()) == [{"epoch": 1, "x": 1 / 3}, {"epoch": 2, "x": 0.5}]
-
-
 # --- memory ---
 
 
 def test_the_step_before_the_first_leaves_no_trace(
     project: Project, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Trainer, "_rehearse", lambda self: None)
-    Trainer(run_of(project), tmp_path / "without").fit()
-    assert files_of(tmp_path / "without") == files_of(unbroken)
+    monkeypatch.setattr(Learner, "rehearse", lambda self: None)
+    Trainer(run_of(project), tmp_path).fit()
+    assert files_of(tmp_path) == files_of(unbroken)
     monkeypatch.undo()
-    run = run_of(project)
-    trainer, state = Trainer(run, tmp_path / "with"), torch.get_rng_state()
-    before = {name: item.clone() for name, item in run.head.state_dict().items()}
-    trainer._rehearse()
+    made = learner_of(run_of(project))
+    state, before = torch.get_rng_state(), {name: item.clone() for name, item in made.head.state_dict().items()}
+    made.rehearse()
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(item, before[name]) for name, item in run.head.state_dict().items())
-    assert all(item.grad is None for item in run.head.parameters())
+    assert all(torch.equal(item, before[name]) for name, item in made.head.state_dict().items())
+    assert all(item.grad is None for item in made.head.parameters())
 
 
 # --- how long, and what is kept ---
@@ -207,18 +197,18 @@ def test_early_stop(project: Project, tmp_path: Path, monkeypatch: pytest.Monkey
     scores = {1: 0.2, 2: 0.6, 3: 0.4, 4: 0.6, 5: 0.9}
     epochs: list[int] = []
 
-    def validate(_: Trainer) -> dict[str, float]:
+    def validate(*_: object) -> dict[str, float]:
         epochs.append(len(epochs) + 1)
         return {"miou_fg_roi": scores[len(epochs)]}
 
-    monkeypatch.setattr(Trainer, "_validate", validate)
+    monkeypatch.setattr(Trainer, "validate", validate)
     stop = {"metric": "miou_fg_roi", "mode": "max", "patience": 2}
     run = run_of(project, "roi_crop", epochs=5, early_stop=stop)
     Trainer(run, tmp_path).fit()
     assert epochs == [1, 2, 3, 4]
     Trainer(run_of(project, "roi_crop", epochs=5, early_stop=stop), tmp_path).fit()
     assert epochs == [1, 2, 3, 4]
-    assert load_checkpoint(tmp_path / "best.pth").epoch == 2
+    assert load_checkpoint(tmp_path / "best_model.pth").epoch == 2
 
 
 def test_a_figure_to_stop_by_that_isnt_there(project: Project, tmp_path: Path) -> None:
@@ -235,7 +225,7 @@ def test_the_last_checkpoints_are_kept(project: Project, unbroken: Path, tmp_pat
     Trainer(run_of(project, keep_checkpoints=keep), tmp_path).fit()
     found = sorted((tmp_path / "checkpoints").iterdir())
     assert [load_checkpoint(path).epoch for path in found] == left
-    assert (tmp_path / "best.pth").read_bytes() == (unbroken / "best.pth").read_bytes()
+    assert (tmp_path / "best_model.pth").read_bytes() == (unbroken / "best_model.pth").read_bytes()
 
 
 # --- schedules ---
@@ -249,7 +239,7 @@ def test_resumed_is_unbroken_whatever_the_schedule(
     changes: dict[str, Any] = {"optimizer": optimizer, "scheduler": scheduler, "epochs": 3, "keep_checkpoints": 1}
     Trainer(run_of(project, "roi_crop", **changes), tmp_path / "whole").fit()
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "dequantise", Crash(dequantise, 1 + 5 + 3, after=False))
+        patch.setattr(learner, "dequantise", Crash(dequantise, 1 + 5 + 3, after=False))
         with pytest.raises(KeyboardInterrupt):
             Trainer(run_of(project, "roi_crop", **changes), tmp_path / "killed").fit()
     Trainer(run_of(project, "roi_crop", **changes), tmp_path / "killed").fit()
@@ -260,7 +250,7 @@ def test_resumed_is_unbroken_whatever_the_schedule(
 
 
 def test_parameter_groups_decay_weights_only(project: Project) -> None:
-    head = run_of(project).head
+    head = run_of(project).phases[0].build()
     decays, rests = parameter_groups(head, 0.1, {})
     assert (decays["weight_decay"], rests["weight_decay"]) == (0.1, 0.0)
     assert all(item.ndim > 1 for item in decays["params"])
@@ -272,7 +262,7 @@ def test_parameter_groups_decay_weights_only(project: Project) -> None:
 
 def test_seed_changes_the_run(project: Project, unbroken: Path, tmp_path: Path) -> None:
     Trainer(run_of(project, seed=1, epochs=1), tmp_path).fit()
-    first, other = (json.loads((folder / "metrics.json").read_text())[0]["train_total"] for folder in (unbroken, tmp_path))
+    first, other = (rows_of(folder)[0]["train_total"] for folder in (unbroken, tmp_path))
     assert first != other
 
 
@@ -285,30 +275,25 @@ def test_train_head_publishes_the_same_bytes_each_time(project: Project, tmp_pat
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
-        last = train_head(
-            "train@default",
-            sections,
-            project.statistics,
-            project.index,
-            project.features,
-            Path("models/heads/default"),
-            Path("metrics/train/default"),
+        paths = TrainPaths(
+            project.statistics, project.index, project.features, Path("models/heads/default"), Path("metrics/train/default")
         )
+        last = train_head("default", sections, paths)
         published.append(files_of(Path("models")) | files_of(Path("metrics")))
     assert published[0] == published[1]
     names = set(published[0])
-    assert {"heads/default/best.pth", "train/default/metrics.json"} <= names
+    assert {"heads/default/best_model.pth", "train/default/metrics.json"} <= names
     assert sum(name.startswith("heads/default/checkpoints/") for name in names) == 2
     assert sum(name.startswith("train/default/pictures/") for name in names) == 2
     assert any(name.startswith("train/default/plots/metrics/train/total") for name in names)
     live = json.loads(published[0]["train/default/metrics.json"])
     assert live["val"]["miou_fg_roi"] == pytest.approx(last["miou_fg_roi"])
-    head, checkpoint = load_head(Path("models/heads/default"), project.sections(), project.open("val"))
+    head, checkpoint = load_head(Path("models/heads/default"), BEST, project.sections(), project.open("val"))
     assert checkpoint.params["loss"]["boundary_weight"] == LOSS["boundary_weight"]
     assert not head.training
     other = replace(project.sections(), model=project.sections({**MODELS["roi_crop"], "mid_channels": 4}).model)
     with pytest.raises(CheckpointError, match=r"another model \(mid_channels differ\); run `dvc repro train`"):
-        load_head(Path("models/heads/default"), other, project.open("val"))
+        load_head(Path("models/heads/default"), BEST, other, project.open("val"))
 
 
 def test_train_head_needs_its_class_weights(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,5 +301,5 @@ def test_train_head_needs_its_class_weights(project: Project, tmp_path: Path, mo
     (tmp_path / "statistics.json").write_text(json.dumps({"recommended_class_weights": STATISTICS["recommended_class_weights"]}))
     sections = TrainSections(project.sections(), loss_params(), TrainParams.parse(TRAIN, "train"))
     with pytest.raises(ValueError, match="no 'separation_aware_weights'"):
-        train_head("train@x", sections, Path("statistics.json"), project.index, project.features, Path("out"), Path("live"))
+        train_head("x", sections, TrainPaths(Path("statistics.json"), project.index, project.features, Path("out"), Path("live")))
     assert not Path("out").exists()

@@ -22,6 +22,7 @@ PROJECT = (
     "dvc.yaml",
     "params.yaml",
     "pyproject.toml",
+    "models/kept/nothing",
 )
 SMALL: dict[str, dict[str, Any]] = {
     "sample": {

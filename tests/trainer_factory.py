@@ -18,6 +18,7 @@ from roiseg.train.folder import RunFolder
 from roiseg.train.learner import Learner
 from roiseg.train.params import NOTHING_KEPT, TrainParams
 from roiseg.train.run import Phase, Run
+from roiseg.train.train import TrainSections
 from roiseg.train.world import World, make_fabric
 
 EPOCHS = 4
@@ -73,6 +74,11 @@ LOSS: dict[str, Any] = {
 
 def loss_params() -> LossParams:
     return LossParams.parse(LOSS, "loss")
+
+
+def sections_of(project: Project, family: str = "roi_unet", /, **changes: object) -> TrainSections:
+    """Sections to train a head of a family by, with changes to `TRAIN`."""
+    return TrainSections(project.sections(MODELS[family]), loss_params(), TrainParams.parse(TRAIN | changes, "train"))
 
 
 def run_of(project: Project, family: str = "roi_unet", loss: MaskLoss | None = None, **changes: object) -> Run:

@@ -3,6 +3,7 @@
 import io
 import pickle
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - walks any nesting
-    """Containers as plain dicts and lists, and equal texts as one object, so that pickle refers to them alike each time."""
+    """Containers as plain dicts and lists, and equal texts as one object, those that torch adds too: pickle looks at identity."""
     if isinstance(value, Mapping):
         return {_plain(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -86,11 +87,8 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - walks any nesting
     if isinstance(value, Tensor):
         return value.detach().cpu()
     if isinstance(value, str):
-        return _TEXTS.setdefault(value, value)
+        return sys.intern(value)
     return value
-
-
-_TEXTS: dict[str, str] = {}
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

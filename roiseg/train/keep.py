@@ -61,11 +61,10 @@ def keep(name: str, heads: Sequence[str], trained: Path, kept: Path = KEPT) -> P
 
 
 def _track(folder: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", str(folder)], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "dvc", "add", str(folder)], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise CheckpointError(
-            f"{folder}: `dvc add` failed, so nothing tracks it: {done.stderr.strip()}; mend that and keep it again"
-        )
+        said = done.stderr.strip() or done.stdout.strip()
+        raise CheckpointError(f"{folder}: `dvc add` failed, so nothing tracks it: {said}; mend that and keep it again")
 
 
 def kept_files(folder: Path, head: str) -> list[Path]:

@@ -13,7 +13,7 @@ from trainer_factory import TRAIN
 
 from roiseg.train.average import WeightAverage
 from roiseg.train.params import TrainParams
-from roiseg.train.schedule import Mode, Schedule, plateau_cuts, stops_early, warmup_cosine
+from roiseg.train.schedule import Extension, Mode, Schedule, phase_warmup, plateau_cuts, stops_early, warmup_cosine
 
 
 def rates(total: int, warmup: int, peak: float = 0.1, low: float = 0.001) -> list[float]:
@@ -141,6 +141,98 @@ def test_plateau_cuts_as_pytorch(values: list[float], patience: int) -> None:
 )
 def test_stops_early(values: list[float], patience: int | None, mode: Mode, stops: bool) -> None:
     assert stops_early(values, patience, mode) is stops
+
+
+# --- a run that goes on ---
+
+POLICIES = ("stretch", "restart", "hold")
+SCHEDULERS = ("cosine", "cosine_restarts", "step", "exponential", "plateau", "none")
+
+
+def extended(made: Schedule, after: int, epochs: int, policy: str, history: Sequence[float] = ()) -> Schedule:
+    """A schedule that takes over from another after some epochs and ends after `epochs`."""
+    step = after * PER_EPOCH
+    extension = Extension(step, made.rate(step - 1, history[: after - 1]))
+    return Schedule(made.params.model_copy(update={"extend_policy": policy}), PER_EPOCH, epochs, extension)
+
+
+@given(
+    scheduler=st.sampled_from(SCHEDULERS),
+    policy=st.sampled_from(POLICIES),
+    plan=st.integers(2, 12),
+    after=st.integers(1, 12),
+    more=st.integers(1, 12),
+    warmup=st.sampled_from([0.0, 0.5, 2.0]),
+)
+def test_no_jump_where_a_run_goes_on(scheduler: str, policy: str, plan: int, after: int, more: int, warmup: float) -> None:
+    """The first step differs from the last one before by no more than a step of a bridge over an epoch, or of the curve itself."""
+    made = schedule(scheduler=scheduler, epochs=plan, warmup_epochs=warmup, restart_epochs=100, step_epochs=[100], decay_factor=0.9)
+    after = min(after, plan)
+    new = extended(made, after, after + more, policy)
+    before, first = made.rate(after * PER_EPOCH - 1), new.rate(after * PER_EPOCH)
+    assert abs(first - before) <= 0.1 * (1 / PER_EPOCH + 0.1) + 0.1 * math.pi / (PER_EPOCH * min(plan, more))
+    rates = [new.rate(step) for step in range(after * PER_EPOCH, new.total)]
+    assert all(made._low <= rate <= 0.1 * (1 + 1e-9) for rate in rates)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(("plan", "after", "epochs"), [(6, 6, 10), (6, 3, 10), (10, 4, 6), (6, 6, 7)])
+def test_the_lowest_rate_is_at_the_new_end(policy: str, plan: int, after: int, epochs: int) -> None:
+    new = extended(schedule(epochs=plan), after, epochs, policy)
+    rates = [new.rate(step) for step in range(after * PER_EPOCH, new.total)]
+    assert rates[-1] == pytest.approx(0.001) == pytest.approx(min(rates))
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_plan_that_stays_gives_the_rates_of_the_unbroken_run(scheduler: str) -> None:
+    """`stretch` to the length that was planned: killed and kept after any epoch, the rates are the same floats."""
+    figures = [0.1, 0.2, 0.2, 0.2, 0.19, 0.3, 0.3, 0.3]
+    made = schedule(scheduler=scheduler, epochs=8, warmup_epochs=1.5, restart_epochs=2, step_epochs=[2, 5], plateau_epochs=1)
+    unbroken = per_step(made, 8, figures)
+    for after in range(1, 8):
+        new = extended(made, after, 8, "stretch", figures)
+        assert per_step(new, 8, figures)[after * PER_EPOCH :] == unbroken[after * PER_EPOCH :]
+
+
+def test_stretched_by_hand() -> None:
+    """Six epochs that ended at the minimum, now ten: over one epoch the rate climbs to the curve of ten, and follows it."""
+    new, long = extended(schedule(epochs=6), 6, 10, "stretch"), schedule(epochs=10)
+    curve = [long.rate(step) for step in range(23, 40)]
+    gap = 0.001 - curve[0]
+    expected = [rate + gap * max(1 - (number + 1) / PER_EPOCH, 0) for number, rate in enumerate(curve[1:])]
+    assert [new.rate(step) for step in range(24, 40)] == pytest.approx(expected)
+    assert new.rate(27) == long.rate(27)
+
+
+def test_restarted_by_hand() -> None:
+    new, anew = extended(schedule(epochs=6, warmup_epochs=2.0), 6, 10, "restart"), schedule(epochs=4)
+    curve = [anew.rate(step) for step in range(16)]
+    assert [new.rate(step) for step in range(32, 40)] == curve[8:], "after a rise of two epochs, in place of the warm-up"
+    rise = [max(rate - (0.1 - 0.001) * (1 - (number + 1) / 8), 0.001) for number, rate in enumerate(curve[:8])]
+    assert [new.rate(step) for step in range(24, 32)] == pytest.approx(rise)
+
+
+def test_held_by_hand() -> None:
+    """Kept at the peak: as high as it was, but for the last epoch, which goes down in a straight line."""
+    new = extended(schedule(scheduler="none"), 2, 5, "hold")
+    assert [new.rate(step) for step in range(8, 16)] == [0.1] * 8
+    assert [new.rate(step) for step in range(16, 20)] == pytest.approx([0.07525, 0.0505, 0.02575, 0.001])
+
+
+def test_snapshots_are_due_before_each_restart() -> None:
+    made = schedule(scheduler="cosine_restarts", restart_epochs=10, restart_factor=2)
+    assert [epoch for epoch in range(1, 200) if made.ends_cycle(epoch)] == [10, 30, 70, 150]
+    assert not any(schedule().ends_cycle(epoch) for epoch in range(1, 200))
+    new = {policy: extended(made, 12, 60, policy) for policy in POLICIES}
+    assert [epoch for epoch in range(1, 61) if new["stretch"].ends_cycle(epoch)] == [10, 30]
+    assert [epoch for epoch in range(1, 61) if new["restart"].ends_cycle(epoch)] == [10, 22, 42]
+    assert [epoch for epoch in range(1, 61) if new["hold"].ends_cycle(epoch)] == [10]
+
+
+@pytest.mark.parametrize(("since", "factor"), [(0, 0.1), (1, 0.325), (2, 0.55), (4, 1.0), (9, 1.0)])
+def test_warmup_of_a_phase(since: int, factor: float) -> None:
+    assert phase_warmup(since, 4, 0.1) == pytest.approx(factor)
+    assert phase_warmup(since, 0, 0.1) == 1.0
 
 
 # --- averaged weights ---

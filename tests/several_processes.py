@@ -1,0 +1,35 @@
+"""A program that trains on a project of `store_factory` in a number of processes; Fabric starts it again for each further one."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from store_factory import MODELS, Project
+from trainer_factory import LOSS, TRAIN
+
+from roiseg.console import run_stage
+from roiseg.losses import LossParams
+from roiseg.train.params import TrainParams
+from roiseg.train.train import TrainPaths, TrainSections, train_head
+
+EVEN: dict[str, Any] = {"class_weights": {"mode": "none", "values": None}, "boundary_weight": 1.0, "instance_sep_weight": 1.0}
+"""Changes to section `loss` after which all pixels weigh alike, so that a mean over ROIs is one over pixels."""
+
+
+def main(root: Path, out: Path, changes: dict[str, Any]) -> None:
+    """Train a `roi_crop` head.
+
+    Args:
+        root: of the project.
+        out: where `head` and `live` are published.
+        changes: to section `train`.
+    """
+    project = Project(root, "float16", {})
+    params = TrainParams.parse(TRAIN | changes, "train")
+    sections = TrainSections(project.sections(MODELS["roi_crop"]), LossParams.parse(LOSS | EVEN, "loss"), params)
+    train_head("default", sections, TrainPaths(project.statistics, project.index, project.features, out / "head", out / "live"))
+
+
+if __name__ == "__main__":
+    run_stage("train@default", lambda: main(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])))

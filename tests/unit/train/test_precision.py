@@ -66,7 +66,7 @@ def test_a_loss_that_isnt_finite_is_a_fault_with_a_scaler_too(project: Project, 
     with pytest.raises(TrainingError, match=r"epoch \d: the norm of the gradients is (nan|inf)"):  # once the factor is down to 1
         Trainer(run_of(project, "roi_crop", Poisoned(1, 1e30, gradient_only=True), precision="16-mixed"), tmp_path).fit()
     with pytest.raises(TrainingError, match=r"epoch 1: the loss is nan"):
-        Trainer(run_of(project, "roi_crop", Poisoned(1, float("nan")), precision="16-mixed"), tmp_path).fit()
+        Trainer(run_of(project, "roi_crop", Poisoned(1, float("nan")), precision="16-mixed"), tmp_path / "nan").fit()
 
 
 def test_a_compiled_head_learns_the_same(project: Project, tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""What people type to train on: keep a run, raise the epochs, reproduce; on a new machine the kept run is pulled."""
+
+import shutil
+
+import pytest
+from dvc_project import Project
+
+pytestmark = pytest.mark.pipeline
+
+
+def test_a_kept_run_is_trained_on(finished: Project) -> None:
+    """Two epochs, kept, then two more; `dvc repro` does no more than that, and a change of params is refused."""
+    first = (finished.root / "dvc.lock").read_text()
+    try:
+        printed = finished.run("roiseg", "train", "keep", "long")
+        assert "models/kept/long: default; to go on from it: train.resume_from: models/kept/long" in printed
+        assert finished.stages_run(finished.dvc("repro")) == [], "keeping a run makes nothing stale"
+        assert "models/kept/long.dvc" in finished.run("git", "status", "--short", "-uall")
+        finished.set_params({"train": {"resume_from": "models/kept/long", "additional_epochs": 2}})
+        printed = finished.dvc("repro")
+        assert finished.stages_run(printed) == ["train@default", "evaluate@default", "export@default"]
+        assert "going on after epoch 2" in printed
+        assert "epoch 4: loss" in printed
+        assert "epoch 2: loss" not in printed
+        assert "models/kept/long" in (finished.root / "dvc.lock").read_text()
+        finished.dvc("checkout", "models/heads/default")
+        shutil.rmtree(finished.root / "models/kept/long")
+        finished.dvc("checkout", "models/kept/long.dvc")
+        assert finished.stages_run(finished.dvc("repro")) == []
+        finished.set_params({"train": {"lr": 0.5, "additional_epochs": 3}})
+        assert "train.lr: 0.003 -> 0.5" in finished.dvc("repro", ok=False)
+    finally:
+        finished.run("git", "checkout", "-q", "--", ".")
+        finished.run("git", "clean", "-fdq", "models/kept")
+        shutil.rmtree(finished.root / "models/kept/long", ignore_errors=True)
+        finished.dvc("checkout")
+    assert (finished.root / "dvc.lock").read_text() == first
+    assert finished.stages_run(finished.dvc("repro")) == []

@@ -16,11 +16,12 @@ class _Padding(Section):
 
 
 def main() -> None:
-    """Write `metrics/data_analyze.json` and `metrics/analyze`."""
+    """Write `metrics/data_analyze.json`, `data/rois.parquet` and `metrics/analyze`."""
     values = read_yaml(PARAMS_FILE)
     shared = _Padding.parse({"roi_padding": get_dotted(values, "dataset.roi_padding")}, "dataset")
     params = load_section(AnalyzeParams, "analyze", values)
-    analyze(params, shared.roi_padding, Path("metrics/data_analyze.json"), Path("metrics/analyze"))
+    report, rois, folder = Path("metrics/data_analyze.json"), Path("data/rois.parquet"), Path("metrics/analyze")
+    analyze(params, shared.roi_padding, report, rois, folder)
 
 
 if __name__ == "__main__":

@@ -29,20 +29,24 @@ class ImageStats:
     Attributes:
         image_id: COCO's id.
         image_hw: size of the image in pixels.
+        annotation_ids: (P,) COCO's ids of the people.
         foreground_pixels: pixels that belong to anybody.
         roi_pixels: (P, 3) pixels of each class in the ROI of each person; pixels shared by ROIs count in each of them.
         people_in_roi: (P,) people with at least one pixel in the ROI; the person it was drawn for always counts.
         roi_size: (P, 2) width and height of the padded and clipped box in pixels, before it is cut to whole pixels.
         pair_ious: (K,) IoU of the masks of each pair of people that share a pixel.
+        neighbour_iou: (P,) largest IoU of a person's mask with that of another person.
     """
 
     image_id: int
     image_hw: HW
+    annotation_ids: Ints
     foreground_pixels: int
     roi_pixels: Ints
     people_in_roi: Ints
     roi_size: Floats
     pair_ious: Floats
+    neighbour_iou: Floats
 
     @property
     def pixels(self) -> int:
@@ -85,8 +89,9 @@ def measure_image(image: Json, people: Sequence[Json], padding: float) -> ImageS
     """
     image_hw = (int(image["height"]), int(image["width"]))
     if not people:
-        none, no_sizes = np.zeros(0, dtype=np.int64), np.zeros((0, 2))
-        return ImageStats(int(image["id"]), image_hw, 0, np.zeros((0, 3), dtype=np.int64), none, no_sizes, np.zeros(0))
+        none, nothing = np.zeros(0, dtype=np.int64), np.zeros(0)
+        no_pixels, no_sizes = np.zeros((0, len(CLASS_NAMES)), dtype=np.int64), np.zeros((0, 2))
+        return ImageStats(int(image["id"]), image_hw, none, 0, no_pixels, none, no_sizes, nothing, nothing)
     boxes_xywh = np.array([item["bbox"] for item in people], dtype=np.float64)
     masks = [_runs(item["segmentation"], image_hw) for item in people]
     windows = roi_windows(boxes_xywh, padding, image_hw)
@@ -103,14 +108,18 @@ def measure_image(image: Json, people: Sequence[Json], padding: float) -> ImageS
     # A target without a pixel in its own ROI is still there: it is what the ROI was drawn for.
     others = np.count_nonzero(inside, axis=0) - (own > 0)
     boxes_image = clip_boxes(pad_boxes(xywh_to_xyxy(boxes_xywh), padding), image_hw)
+    ious = _mask_ious(masks)
+    pairs = ious[np.triu_indices(len(people), k=1)]
     return ImageStats(
         image_id=int(image["id"]),
         image_hw=image_hw,
+        annotation_ids=np.array([item["id"] for item in people], dtype=np.int64),
         foreground_pixels=int(coco_mask.area(everybody)),
         roi_pixels=roi_pixels,
         people_in_roi=1 + others.astype(np.int64),
         roi_size=boxes_image[:, 2:] - boxes_image[:, :2],
-        pair_ious=_pair_ious(masks),
+        pair_ious=pairs[pairs > 0],
+        neighbour_iou=ious.max(axis=1),
     )
 
 
@@ -133,9 +142,10 @@ def _pixels_in_windows(layers: list[Runs], windows: Ints, image_hw: HW) -> tuple
     return pixels[:-1], pixels[-1]
 
 
-def _pair_ious(masks: list[Runs]) -> Floats:
-    if len(masks) == 1:
-        return np.zeros(0)
-    ious = np.asarray(coco_mask.iou(masks, masks, [0] * len(masks)), dtype=np.float64)
-    pairs = ious[np.triu_indices(len(masks), k=1)]
-    return np.asarray(pairs[pairs > 0])
+def _mask_ious(masks: list[Runs]) -> Floats:
+    """IoU (P, P) of the masks of different people; 0 on the diagonal."""
+    ious = np.zeros((len(masks), len(masks)))
+    if len(masks) > 1:
+        ious[:] = coco_mask.iou(masks, masks, [0] * len(masks))
+        np.fill_diagonal(ious, 0)
+    return ious

@@ -42,13 +42,14 @@ class AnalyzeParams(Section):
         return value
 
 
-def analyze(params: AnalyzeParams, roi_padding: float, report_out: Path, folder_out: Path) -> Json:
+def analyze(params: AnalyzeParams, roi_padding: float, report_out: Path, rois_out: Path, folder_out: Path) -> Json:
     """Measure every person of the file and write what was found.
 
     Args:
         params: section `analyze`.
         roi_padding: `dataset.roi_padding`, which holds where `params.padding` is null.
         report_out: the JSON report.
+        rois_out: the table of all ROIs, see `per_roi_table`.
         folder_out: folder for `per_image.parquet`, `classes_and_people.png` and `roi_size.png` (replaced whole).
 
     Returns:
@@ -74,6 +75,7 @@ def analyze(params: AnalyzeParams, roi_padding: float, report_out: Path, folder_
         )
     report = summarise(stats, padding, params.eps, params.separation_boost, params.align_sizes)
     write_json(report_out, report)
+    write_parquet(rois_out, per_roi_table(stats, padding))
     with new_folder(folder_out) as folder:
         write_parquet(folder / "per_image.parquet", per_image_table(stats))
         write_bytes(folder / "classes_and_people.png", plot_classes(stats))
@@ -97,6 +99,30 @@ def _check_people(people: People, path: Path) -> None:
             f"{path}: {alien} annotations of other categories than {people.category['name']!r} and {crowds} crowds, "
             "expected neither; point analyze.annotations to a file that `prepare` wrote (*_person_only_no_crowd.json)"
         )
+
+
+def per_roi_table(stats: Sequence[ImageStats], padding: float) -> pd.DataFrame:
+    """A row per ROI, by which a sampler can prefer some to others; whose they are stands in both ids.
+
+    Columns: `image_id`, `annotation_id`; `n_background`, `n_target`, `n_non_target`, the pixels of each class in the ROI, and `area`,
+    all of them; `iou_with_neighbour`, the largest IoU of the person's mask with that of another person in the image; `padding`, the
+    share of the box's size that was added on each side.
+
+    Args:
+        stats: all images.
+        padding: the padding that they were measured with.
+    """
+    pixels = np.concatenate([item.roi_pixels for item in stats])
+    table = pd.DataFrame(
+        {
+            "image_id": np.repeat([item.image_id for item in stats], [item.people for item in stats]).astype(np.int64),
+            "annotation_id": np.concatenate([item.annotation_ids for item in stats]),
+            **{f"n_{name}": pixels[:, label] for label, name in enumerate(CLASS_NAMES)},
+            "area": pixels.sum(axis=1),
+            "iou_with_neighbour": np.concatenate([item.neighbour_iou for item in stats]),
+        }
+    )
+    return table.assign(padding=float(padding))
 
 
 def per_image_table(stats: Sequence[ImageStats]) -> pd.DataFrame:

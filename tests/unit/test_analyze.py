@@ -125,7 +125,7 @@ def test_weights_sum_to_three_and_are_never_negative(shares: tuple[float, ...]) 
 
 @pytest.mark.usefixtures("no_plots")
 def test_three_images_by_hand(annotations: Path, tmp_path: Path) -> None:
-    analyze(params(annotations), 0.0, tmp_path / "report.json", tmp_path / "folder")
+    analyze(params(annotations), 0.0, tmp_path / "report.json", tmp_path / "rois.parquet", tmp_path / "folder")
     report = json.loads((tmp_path / "report.json").read_text())
     ratios = {"background": 2 / 201, "target": 191 / 201, "non_target": 8 / 201}
     sizes = np.array([(8, 6), (6, 6), (3, 4), (10, 8), (5, 5), (0.6, 0.7)])
@@ -185,7 +185,7 @@ def test_three_images_by_hand(annotations: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_plots")
 def test_the_table_has_a_row_per_image(annotations: Path, tmp_path: Path) -> None:
-    analyze(params(annotations), 0.0, tmp_path / "report.json", tmp_path / "folder")
+    analyze(params(annotations), 0.0, tmp_path / "report.json", tmp_path / "rois.parquet", tmp_path / "folder")
     table = pd.read_parquet(tmp_path / "folder" / "per_image.parquet")
     expected = pd.DataFrame(
         {
@@ -206,6 +206,24 @@ def test_the_table_has_a_row_per_image(annotations: Path, tmp_path: Path) -> Non
     pd.testing.assert_frame_equal(table, expected)
 
 
+@pytest.mark.usefixtures("no_plots")
+def test_the_table_of_rois(annotations: Path, tmp_path: Path) -> None:
+    analyze(params(annotations), 0.0, tmp_path / "report.json", tmp_path / "rois.parquet", tmp_path / "folder")
+    expected = pd.DataFrame(
+        {
+            "image_id": [10, 10, 20, 30, 30, 30],
+            "annotation_id": [1, 2, 3, 4, 5, 6],
+            "n_background": [2, 0, 0, 0, 0, 0],
+            "n_target": [38, 36, 12, 80, 25, 0],
+            "n_non_target": [8, 0, 0, 0, 0, 0],
+            "area": [48, 36, 12, 80, 25, 0],
+            "iou_with_neighbour": [8 / 66, 8 / 66, 0.0, 0.0, 0.0, 0.0],
+            "padding": 0.0,
+        }
+    )
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "rois.parquet"), expected)
+
+
 PADDED = {"background": 39, "target": 191, "non_target": 26}
 PLAIN = {"background": 2, "target": 191, "non_target": 8}
 
@@ -223,7 +241,9 @@ PLAIN = {"background": 2, "target": 191, "non_target": 8}
 def test_padding(
     annotations: Path, tmp_path: Path, own: float | None, shared: float, used: float, counts: Json, people: float
 ) -> None:
-    report = analyze(params(annotations, padding=own), shared, tmp_path / "report.json", tmp_path / "folder")
+    report = analyze(
+        params(annotations, padding=own), shared, tmp_path / "report.json", tmp_path / "rois.parquet", tmp_path / "folder"
+    )
     assert report["padding"] == used
     assert report["pixel_counts"] == counts
     assert report["roi_stats"]["avg_instances_per_roi"] == pytest.approx(people)
@@ -295,6 +315,8 @@ def test_agrees_with_the_slow_way(padding: float, count: int, image_hw: tuple[in
         assert found.people_in_roi.tolist() == counts
         assert sorted(found.pair_ious.tolist()) == pytest.approx(sorted(ious), abs=1e-15)
         assert found.foreground_pixels == foreground
+        assert found.annotation_ids.tolist() == [item["id"] for item in people]
+        assert found.neighbour_iou.max() == pytest.approx(max(ious, default=0.0), abs=1e-15)
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -302,7 +324,7 @@ def test_an_image_without_people_counts_as_background(tmp_path: Path, annotation
     data = three_images()
     data["images"].append({"id": 40, "file_name": "d.jpg", "height": 7, "width": 11})
     annotations.write_text(json.dumps(data), encoding="utf-8")
-    report = analyze(params(annotations), 0.0, tmp_path / "report.json", tmp_path / "folder")
+    report = analyze(params(annotations), 0.0, tmp_path / "report.json", tmp_path / "rois.parquet", tmp_path / "folder")
     assert report["total_images"] == 4
     assert report["instance_count_distribution"] == {"0": 1, "1": 1, "2": 1, "3": 1}
     assert report["whole_image"]["pixel_counts"] == {"foreground": 184, "background": 252 + 77}
@@ -313,7 +335,7 @@ def test_a_box_beside_its_image_has_no_pixels_and_no_aspect(tmp_path: Path, anno
     data = three_images()
     data["annotations"][5]["bbox"] = [3, 9, 1, 0.5]  # below an image of 9 rows, within the tolerance of `prepare`
     annotations.write_text(json.dumps(data), encoding="utf-8")
-    report = analyze(params(annotations), 0.0, tmp_path / "report.json", tmp_path / "folder")
+    report = analyze(params(annotations), 0.0, tmp_path / "report.json", tmp_path / "rois.parquet", tmp_path / "folder")
     assert report["roi_stats"]["rois_without_pixels"] == 1
     assert report["roi_size_px"]["aspect_width_by_height"]["mean"] == pytest.approx((8 / 6 + 1 + 3 / 4 + 10 / 8 + 1) / 5)
 
@@ -329,7 +351,9 @@ def test_coverage_halves_with_twice_the_size() -> None:
 
 def test_bytes_are_the_same_again(annotations: Path, tmp_path: Path) -> None:
     def outs(name: str) -> dict[str, bytes]:
-        analyze(params(annotations), 0.1, tmp_path / name / "report.json", tmp_path / name / "folder")
+        analyze(
+            params(annotations), 0.1, tmp_path / name / "report.json", tmp_path / name / "rois.parquet", tmp_path / name / "folder"
+        )
         return {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
 
     first = outs("first")
@@ -337,7 +361,7 @@ def test_bytes_are_the_same_again(annotations: Path, tmp_path: Path) -> None:
     with mpl.rc_context({"font.size": 23, "lines.linewidth": 9, "figure.facecolor": "red", "savefig.dpi": 40}):
         second = outs("second")
     assert set(first) == {
-        "report.json", "folder/per_image.parquet", "folder/classes_and_people.png", "folder/roi_size.png"
+        "report.json", "rois.parquet", "folder/per_image.parquet", "folder/classes_and_people.png", "folder/roi_size.png"
     }  # fmt: skip
     assert first == second
     assert all(mark not in first["folder/roi_size.png"] for mark in (b"tIME", b"Software", b"Creation"))
@@ -352,6 +376,7 @@ def test_the_stage_reads_the_shared_padding(annotations: Path, tmp_path: Path, m
     runpy.run_path(str(STAGE), run_name="__main__")
     assert json.loads(Path("metrics/data_analyze.json").read_text())["pixel_counts"] == PADDED
     assert len(list(Path("metrics/analyze").iterdir())) == 3
+    assert pd.read_parquet("data/rois.parquet")["padding"].unique().tolist() == [0.1]
 
 
 def test_the_stage_refuses_a_bad_shared_padding(
@@ -386,21 +411,20 @@ CROWD = [{**three_images()["annotations"][0], "iscrowd": 1}]
 )
 def test_a_file_without_usable_people_is_refused(annotations: Path, tmp_path: Path, changes: Json, message: str) -> None:
     with pytest.raises(AnnotationError, match=message):
-        analyze(broken(annotations, changes), 0.0, tmp_path / "report.json", tmp_path / "folder")
-    assert not (tmp_path / "report.json").exists()
-    assert not (tmp_path / "folder").exists()
+        analyze(broken(annotations, changes), 0.0, tmp_path / "report.json", tmp_path / "rois.parquet", tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == [annotations.name]
 
 
 @pytest.mark.parametrize(("text", "message"), [("", r"people\.json: not valid JSON"), ("{}", r"no list 'images'")])
 def test_an_empty_file_is_refused(annotations: Path, tmp_path: Path, text: str, message: str) -> None:
     annotations.write_text(text, encoding="utf-8")
     with pytest.raises(AnnotationError, match=message):
-        analyze(params(annotations), 0.0, tmp_path / "report.json", tmp_path / "folder")
+        analyze(params(annotations), 0.0, tmp_path / "report.json", tmp_path / "rois.parquet", tmp_path / "folder")
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match=r"none\.json: no such annotation file"):
-        analyze(params(tmp_path / "none.json"), 0.0, tmp_path / "report.json", tmp_path / "folder")
+        analyze(params(tmp_path / "none.json"), 0.0, tmp_path / "report.json", tmp_path / "rois.parquet", tmp_path / "folder")
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from roiseg.files import write_json, write_parquet
 from roiseg.index import PEOPLE_PER_GROUP
 from roiseg.losses import LossParams
 from roiseg.params import load_params, load_section
+from roiseg.sampler import SamplerParams
 from roiseg.train.params import TrainParams
 from roiseg.train.train import TrainPaths, TrainSections, train_head
 from roiseg.trained import HeadSections
@@ -71,11 +72,17 @@ def run_extraction(root: Path) -> None:
 def run_training(root: Path) -> None:
     """Train on `root/features`, validated on the same, for as many epochs as `root/epochs` says."""
     values = load_params()
+    # The table of ROIs is of the training images, and these are validation images.
+    values["sampler"] |= {"non_target_gamma": 0.0, "balance": "none"}
     values["train"] |= {"epochs": int((root / "epochs").read_text())}
     sections = TrainSections(
-        HeadSections.load(values), load_section(LossParams, "loss", values), load_section(TrainParams, "train", values)
+        HeadSections.load(values),
+        load_section(SamplerParams, "sampler", values),
+        load_section(LossParams, "loss", values),
+        load_section(TrainParams, "train", values),
     )
-    paths = TrainPaths(Path("metrics/data_analyze.json"), root / "index", root / "features", root / "head", root / "live")
+    statistics, rois = Path("metrics/data_analyze.json"), Path("data/rois.parquet")
+    paths = TrainPaths(statistics, rois, root / "index", root / "features", root / "head", root / "live")
     train_head(f"bench-{root.name}", sections, paths)
 
 

@@ -24,17 +24,16 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
 from bench.extraction import Detector
 from bench.full_size import LAYERS, full_size_params, make_full_size
 from bench.memory import repeat_index
-from roiseg.batches import Batch, Loading, collate, training_batches
+from roiseg.batches import Batch, Loading, collate
 from roiseg.cache.reader import FeatureStore
 from roiseg.coco import DataParams
-from roiseg.dataset import ImageSample, RoiDataset
+from roiseg.dataset import RoiDataset
 from roiseg.extractor.images import as_input
 from roiseg.extractor.inputs import ImageFile, image_files
 from roiseg.extractor.inputs import batches as image_batches
@@ -43,6 +42,7 @@ from roiseg.heads import build_head
 from roiseg.index import Index
 from roiseg.losses import LossParams, MaskLoss, class_weights
 from roiseg.params import load_params, load_section
+from roiseg.sampler import Sampler, SamplerParams, Turns, training_batches
 from roiseg.train.learner import Learner
 from roiseg.train.loop import Clocked
 from roiseg.train.params import TrainParams
@@ -67,19 +67,21 @@ def load_sections(layers: list[str] | None) -> TrainSections:
     if layers:
         values["model"] |= {"layers": layers}
     loss, train = load_section(LossParams, "loss", values), load_section(TrainParams, "train", values)
-    return TrainSections(HeadSections.load(values), loss, train)
+    # The table of ROIs is of the training images, and these are validation images. The store will hold plain views only.
+    drawn = values["sampler"] | {"non_target_gamma": 0.0, "balance": "none", "views": None}
+    return TrainSections(HeadSections.load(values), SamplerParams.parse(drawn, "sampler"), loss, train)
 
 
 class Steps:
     """Steps of a head with fresh weights, the same each time, as `roiseg.train.loop` makes them but for its bookkeeping."""
 
-    def __init__(self, sections: TrainSections, dataset: RoiDataset) -> None:
+    def __init__(self, sections: TrainSections, sampler: Sampler) -> None:
         """Set up on the device of `train.device`."""
         fabric = make_fabric(sections.train)
         torch.manual_seed(sections.train.seed)
         weights = class_weights(sections.loss.class_weights, json.loads(Path("metrics/data_analyze.json").read_text()))
-        build = partial(build_head, sections.head.model, dataset.store.specs)
-        phase = Phase(None, None, build, MaskLoss(sections.loss, weights), dataset, dataset, {})
+        build = partial(build_head, sections.head.model, sampler.dataset.store.specs)
+        phase = Phase(None, None, build, MaskLoss(sections.loss, weights), sampler, sampler.dataset, {})
         self._learner, self.device = Learner(fabric, World(fabric), phase, sections.train), fabric.device
 
     def step(self, batch: Batch) -> float:
@@ -118,16 +120,17 @@ class Sides:
             files: the images, in row order.
         """
         self.detector, self.dataset = detector, dataset
+        self._sampler = Sampler(dataset, sections.sampler, Path("data/rois.parquet"))
         self._sections, self._files = sections, files
         self._seed = sections.train.seed
         self._out = detector.buffers()
 
     def cached(self) -> Epoch:
         """As `Trainer` does it."""
-        steps_of, reader = Steps(self._sections, self.dataset), self._sections.head.reader
+        steps_of, reader = Steps(self._sections, self._sampler), self._sections.head.reader
         count, pinned = self._sections.train.images_per_batch, steps_of.device.type == "cuda"
         loading = Loading(count, reader.load_threads, reader.ahead, pinned=pinned)
-        batches = Clocked(training_batches(self.dataset, loading, seed=self._seed, epoch=EPOCH))
+        batches = Clocked(training_batches(self._sampler, loading, seed=self._seed, epoch=EPOCH))
         began = time.perf_counter()
         steps = [(batch.rows, steps_of.step(batch)) for batch in batches]
         taken = time.perf_counter() - began
@@ -135,13 +138,13 @@ class Sides:
 
     def live(self) -> Epoch:
         """Decode, run the session, make the step; order and draws are those of `training_batches`, which `check` proves."""
-        steps_of, reader = Steps(self._sections, self.dataset), self._sections.head.reader
-        order = np.random.default_rng([self._seed, EPOCH]).permutation(self.dataset.rows).tolist()
-        files = [self._files[row] for row in order]
+        steps_of, reader = Steps(self._sections, self._sampler), self._sections.head.reader
+        turns = Turns(self._sampler, self._seed, EPOCH)
+        files = [self._files[row] for row in turns.rows.tolist()]
         seconds, steps = {"session": 0.0, "head": 0.0, "data": 0.0}, []
         with ThreadPoolExecutor(reader.load_threads) as pool:
             began = time.perf_counter()
-            drawn = pool.map(self._draw, order)
+            drawn = pool.map(turns.sample, range(len(files)))
             for part, images in image_batches(files, self.detector.extractor, reader.decode_threads):
                 samples = list(islice(drawn, len(part)))
                 loaded = time.perf_counter()
@@ -155,9 +158,6 @@ class Sides:
                 began = time.perf_counter()
                 seconds["head"] += began - inferred
         return Epoch(seconds, steps)
-
-    def _draw(self, row: int) -> ImageSample:
-        return self.dataset.training_sample(row, np.random.default_rng([self._seed, EPOCH, row]))
 
 
 def check(cached: Epoch, live: Epoch) -> float:
@@ -197,9 +197,7 @@ def open_sides(root: Path, count: int, layers: list[str] | None, width: float) -
     path, _ = detector.fill(root / "work", files)
     index = Index(root / "index/train", extractor.input_hw, extractor.resize)
     store = FeatureStore(path, checksums=reader.checksums)
-    dataset = RoiDataset(
-        index, store, sections.head.dataset.model_copy(update={"views": None}), chosen, sections.head.model.mask_hw
-    )
+    dataset = RoiDataset(index, store, sections.head.dataset, chosen, sections.head.model.mask_hw)
     return Sides(sections, detector, dataset, files)
 
 

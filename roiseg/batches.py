@@ -23,7 +23,7 @@ from roiseg.dataset import ImageSample, RoiDataset, Targets
 
 @dataclass(frozen=True)
 class Batch:
-    """B images and R ROIs of them; `features` of `training_batches` and `whole_batches` hold until the next batch is asked for.
+    """B images and R ROIs of them; `features` of `loaded_batches` hold until the next batch is asked for.
 
     Attributes:
         rows: B rows of the index.
@@ -111,27 +111,24 @@ class Loading:
         return rows[self.rank :: self.processes]
 
 
-def training_batches(dataset: RoiDataset, loading: Loading, *, seed: int, epoch: int) -> Iterator[Batch]:
-    """One epoch in a seeded order; draws depend on seed, epoch and image only, never on threads.
-
-    Args:
-        dataset: where samples come from.
-        loading: batch size, threads.
-        seed: of the run.
-        epoch: counted from 1.
-    """
-    order = np.random.default_rng([seed, epoch]).permutation(dataset.rows).tolist()
-    return _batches(dataset, loading, order, lambda row: dataset.training_sample(row, np.random.default_rng([seed, epoch, row])))
-
-
 def whole_batches(dataset: RoiDataset, loading: Loading) -> Iterator[Batch]:
     """Every image that has ROIs (of several processes: of this one's share), in row order, with all its ROIs as annotated."""
     rows = loading.share(dataset.rows.tolist())
-    return _batches(dataset, replace(loading, rank=0, processes=1), rows, dataset.whole_sample)
+    return loaded_batches(dataset, replace(loading, rank=0, processes=1), rows, dataset.whole_sample)
 
 
-def _batches(dataset: RoiDataset, loading: Loading, rows: Sequence[int], draw: Callable[[int], ImageSample]) -> Iterator[Batch]:
-    whole = [rows[start : start + loading.images_per_batch] for start in range(0, len(rows), loading.images_per_batch)]
+def loaded_batches(
+    dataset: RoiDataset, loading: Loading, items: Sequence[int], draw: Callable[[int], ImageSample]
+) -> Iterator[Batch]:
+    """Batches (of several processes: this one's share of each) of the samples that `draw` makes, in the order of their items.
+
+    Args:
+        dataset: whose features go with them.
+        loading: batch size, threads, share.
+        items: one for each image; a number that `draw` knows.
+        draw: an item to its sample; called from several threads.
+    """
+    whole = [items[start : start + loading.images_per_batch] for start in range(0, len(items), loading.images_per_batch)]
     parts = [loading.share(part) or part[:1] for part in whole]
     count = -(-loading.images_per_batch // loading.processes)
     free: SimpleQueue[Features] = SimpleQueue()
@@ -140,7 +137,7 @@ def _batches(dataset: RoiDataset, loading: Loading, rows: Sequence[int], draw: C
         free.put(feature_buffers(dataset.store, dataset.layers, count, pinned=loading.pinned))
 
     def load(part: Sequence[int]) -> Loaded:
-        samples = [draw(row) for row in part]
+        samples = [draw(item) for item in part]
         buffers = free.get()
         return _fill(dataset, samples, buffers), buffers
 

@@ -5,7 +5,7 @@ Symbols: R ROIs, r of one image, (h, w) cells of the mask.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from roiseg.cache.source import FeatureSource
-from roiseg.geometry import Floats, jitter_boxes, roi_boxes
+from roiseg.geometry import Floats, roi_boxes
 from roiseg.index import ImagePeople, Index
 from roiseg.masks import label_distances, roi_labels
 from roiseg.params import Section
@@ -25,10 +25,6 @@ class DatasetParams(Section):
     """Section `dataset`."""
 
     roi_padding: float = Field(ge=0, le=2)
-    max_rois_per_image: int = Field(ge=1)
-    jitter_centre: float = Field(ge=0, le=1)
-    jitter_scale: float = Field(ge=0, lt=1)
-    views: Annotated[tuple[View, ...], Field(min_length=1)] | None
 
 
 @dataclass(frozen=True)
@@ -93,12 +89,10 @@ class RoiDataset:
             mask_hw: (h, w).
 
         Raises:
-            StoreMismatchError: the store lacks a layer or a view, or holds other images.
+            StoreMismatchError: the store lacks a layer, or holds other images.
         """
         store.check_rows(index.image_ids, "the index")
         store.check_layers(layers)
-        self.views = store.views if params.views is None else tuple(dict.fromkeys(params.views))
-        store.check_views(self.views)
         self.index, self.store, self.params = index, store, params
         self.layers, self.mask_hw = tuple(layers), mask_hw
         self.rows = np.flatnonzero(index.rois_per_image > 0).astype(np.int64)
@@ -115,25 +109,19 @@ class RoiDataset:
         """
         return RoiDataset(self.index, self.store, self.params, layers, mask_hw)
 
-    def training_sample(self, row: int, rng: np.random.Generator) -> ImageSample:
-        """At most `max_rois_per_image` ROIs of an image in one of the views, drawn and jittered by `rng`."""
-        people = self.index.people(row)
-        numbers = people.roi_numbers
-        if len(numbers) > self.params.max_rois_per_image:
-            numbers = np.sort(rng.permutation(numbers)[: self.params.max_rois_per_image])
-        boxes = jitter_boxes(people.boxes[numbers], self.params.jitter_centre, self.params.jitter_scale, rng)
-        sample = self._sample(people, numbers, boxes)
-        # A store of one view takes no draw, so that a run on it is the same as ever.
-        view = self.views[int(rng.integers(len(self.views)))] if len(self.views) > 1 else self.views[0]
-        return sample if view == PLAIN else sample.mirrored()
-
     def whole_sample(self, row: int) -> ImageSample:
         """All ROIs of an image as they are annotated."""
         people = self.index.people(row)
-        return self._sample(people, people.roi_numbers, people.boxes[people.roi_numbers])
+        return self.rasterised(people, people.roi_numbers, roi_boxes(people.boxes[people.roi_numbers], self.params.roi_padding))
 
-    def _sample(self, people: ImagePeople, numbers: NDArray[np.int64], boxes: Floats) -> ImageSample:
-        rois = roi_boxes(boxes, self.params.roi_padding)
+    def rasterised(self, people: ImagePeople, numbers: NDArray[np.int64], rois: Floats) -> ImageSample:
+        """ROIs with the targets that belong to just these boxes.
+
+        Args:
+            people: everybody in the image.
+            numbers: (r,) positions of the people that the ROIs are about; the same person may have several.
+            rois: (r, 4) xyxy, unit frame.
+        """
         labels = np.zeros((len(numbers), *self.mask_hw), dtype=np.uint8)
         distances = np.zeros((3, len(numbers), *self.mask_hw), dtype=np.float32)
         for position, (number, roi) in enumerate(zip(numbers.tolist(), rois, strict=True)):

@@ -142,19 +142,36 @@ def jitter_boxes(boxes: Floats, centre: float, scale: float, rng: np.random.Gene
     return np.where(alive[:, None], jittered, boxes)
 
 
+def crop_boxes(boxes: Floats, smallest: float, rng: np.random.Generator) -> Floats:
+    """Random parts of boxes: U(smallest, 1) of the width and of the height, at a uniform place inside.
+
+    Args:
+        boxes: (N, 4) xyxy, any frame.
+        smallest: smallest share of a side that is kept (0 < smallest <= 1).
+        rng: source of the draws.
+    """
+    size = boxes[:, 2:] - boxes[:, :2]
+    kept = rng.uniform(smallest, 1, size.shape)
+    low = boxes[:, :2] + rng.random(size.shape) * (1 - kept) * size
+    return np.concatenate([low, np.minimum(low + kept * size, boxes[:, 2:])], axis=1)
+
+
 def box_area(boxes: Floats) -> Floats:
-    """Areas (N,) of boxes (N, 4) xyxy in squared units of their frame."""
-    size = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
-    return np.asarray(size[:, 0] * size[:, 1])
+    """Areas (...) of boxes (..., 4) xyxy in squared units of their frame."""
+    size = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)
+    return np.asarray(size[..., 0] * size[..., 1])
 
 
 def box_iou(first: Floats, second: Floats) -> Floats:
     """Intersection over union (N, M) of boxes (N, 4) and (M, 4) xyxy of one frame; 0 where both are empty."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    size = np.maximum(high - low, 0)
+    return paired_box_iou(first[:, None], second[None])
+
+
+def paired_box_iou(first: Floats, second: Floats) -> Floats:
+    """Intersection over union (...) of boxes (..., 4) and (..., 4) xyxy of one frame, one with one; 0 where both are empty."""
+    size = np.maximum(np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2]), 0)
     shared = size[..., 0] * size[..., 1]
-    union = box_area(first)[:, None] + box_area(second)[None] - shared
+    union = box_area(first) + box_area(second) - shared
     return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
 
 

@@ -203,6 +203,11 @@ class Index:
         totals = np.concatenate([[0], np.cumsum(self._has_roi)])
         return np.asarray(totals[self._starts[1:]] - totals[self._starts[:-1]], dtype=np.int64)
 
+    @property
+    def roi_annotation_ids(self) -> NDArray[np.int64]:
+        """COCO ids of all people that have an ROI, in row order and within an image as `ImagePeople.roi_numbers`."""
+        return self._ids[self._has_roi]
+
     def people(self, row: int) -> ImagePeople:
         """Everybody in the image of a row."""
         part = slice(int(self._starts[row]), int(self._starts[row + 1]))

@@ -236,5 +236,5 @@ def with_preset(values: Mapping[str, Any], head: str) -> dict[str, Any]:
     return overlay(values, over)
 
 
-HEAD_SECTIONS = frozenset({"dataset", "model", "loss", "train", "evaluate", "export"})
+HEAD_SECTIONS = frozenset({"dataset", "sampler", "model", "loss", "train", "evaluate", "export"})
 """Sections that differ between the heads of one DAG."""

@@ -19,6 +19,8 @@ from roiseg.heads import parse_model
 from roiseg.losses import LossParams
 from roiseg.params import Section, load_sections, nearest, with_preset
 from roiseg.sample.params import SampleParams
+from roiseg.sampler import SamplerParams
+from roiseg.shares import check_padding
 from roiseg.train.params import TrainParams
 from roiseg.train.phases import resolve_phases
 
@@ -31,6 +33,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "calibrate": CalibrateParams,
     "reader": ReaderParams,
     "dataset": DatasetParams,
+    "sampler": SamplerParams,
     "loss": LossParams,
     "train": TrainParams,
     "evaluate": EvaluateParams,
@@ -68,6 +71,7 @@ def check_params(values: Mapping[str, Any]) -> None:
     heads = values.get("heads")
     for head in [item for item in heads if isinstance(item, str)] if isinstance(heads, list) else ():
         attempt(_check_preset, values, head)
+        attempt(_check_shares, values, head)
     lines = list(dict.fromkeys(faults))
     if lines:
         raise ParamsError(f"{len(lines)} fault{'s' * (len(lines) > 1)} in the params:\n  " + "\n  ".join(lines))
@@ -75,7 +79,7 @@ def check_params(values: Mapping[str, Any]) -> None:
 
 def _check_preset(values: Mapping[str, Any], head: str) -> None:
     merged = with_preset(values, head)
-    load_sections(merged, {name: SECTIONS[name] for name in ("dataset", "loss", "train", "evaluate", "export")})
+    load_sections(merged, {name: SECTIONS[name] for name in ("dataset", "sampler", "loss", "train", "evaluate", "export")})
     _check_layers(merged)
     _check_phases(merged)
 
@@ -86,6 +90,19 @@ def _check_phases(values: Mapping[str, Any]) -> None:
     for phase, model, _ in resolve_phases(train, parse_model(values.get("model") or {}), loss):
         if phase is not None:
             _check_layers({**values, "model": json.loads(model.model_dump_json())})
+
+
+def _check_shares(values: Mapping[str, Any], head: str) -> None:
+    """That what a head's sampler goes by is measured on the ROIs that it draws."""
+    try:
+        merged = with_preset(values, head)
+        sampler = SamplerParams.parse(merged.get("sampler"), "sampler")
+        drawn, shared = (DatasetParams.parse(part.get("dataset"), "dataset").roi_padding for part in (merged, values))
+        measured = AnalyzeParams.parse(values.get("analyze"), "analyze").padding
+    except ParamsError:
+        return  # told with its section
+    if sampler.needs_shares:
+        check_padding(shared if measured is None else measured, drawn)
 
 
 def _check_layers(values: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from roiseg.console import run_stage
 from roiseg.losses import LossParams
 from roiseg.params import load_params, load_section
+from roiseg.sampler import SamplerParams
 from roiseg.train.params import TrainParams
 from roiseg.train.train import TrainPaths, TrainSections, train_head
 from roiseg.trained import FEATURES, HEADS, INDEX, HeadSections
@@ -15,9 +16,13 @@ def main(head: str) -> None:
     """Write `models/heads/{head}` and `metrics/train/{head}`."""
     values = load_params(head)
     sections = TrainSections(
-        HeadSections.load(values), load_section(LossParams, "loss", values), load_section(TrainParams, "train", values)
+        HeadSections.load(values),
+        load_section(SamplerParams, "sampler", values),
+        load_section(LossParams, "loss", values),
+        load_section(TrainParams, "train", values),
     )
-    paths = TrainPaths(Path("metrics/data_analyze.json"), INDEX, FEATURES, HEADS / head, Path("metrics/train") / head)
+    statistics, rois = Path("metrics/data_analyze.json"), Path("data/rois.parquet")
+    paths = TrainPaths(statistics, rois, INDEX, FEATURES, HEADS / head, Path("metrics/train") / head)
     train_head(head, sections, paths)
 
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from store_factory import MODELS, Project
+from store_factory import MODELS, Project, sampler_params
 from trainer_factory import LOSS, TRAIN
 
 from roiseg.console import run_stage
@@ -27,8 +27,13 @@ def main(root: Path, out: Path, changes: dict[str, Any]) -> None:
     """
     project = Project(root, "float16", {})
     params = TrainParams.parse(TRAIN | changes, "train")
-    sections = TrainSections(project.sections(MODELS["roi_crop"]), LossParams.parse(LOSS | EVEN, "loss"), params)
-    train_head("default", sections, TrainPaths(project.statistics, project.index, project.features, out / "head", out / "live"))
+    loss = LossParams.parse(LOSS | EVEN, "loss")
+    sections = TrainSections(project.sections(MODELS["roi_crop"]), sampler_params(), loss, params)
+    train_head(
+        "default",
+        sections,
+        TrainPaths(project.statistics, project.rois, project.index, project.features, out / "head", out / "live"),
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 import torch
 from data_factory import CATEGORIES, image_record, make_coco
@@ -20,11 +21,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from roiseg.analyze.measure import measure_image
+from roiseg.analyze.run import per_roi_table
 from roiseg.cache.layout import stored_arrays
 from roiseg.cache.params import CacheParams, ReaderParams, asked_fields
 from roiseg.cache.reader import FeatureStore
 from roiseg.cache.writer import StoreWriter
-from roiseg.coco import People, load_people, to_coco
+from roiseg.coco import People, load_people, people_per_image, to_coco
 from roiseg.dataset import DatasetParams, RoiDataset
 from roiseg.export.export import ExportInputs, ExportParams, export, real_cases
 from roiseg.extractor.graph import cut
@@ -36,6 +39,7 @@ from roiseg.heads import build_head, parse_model
 from roiseg.heads.base import HeadParams
 from roiseg.index import Index, build_tables
 from roiseg.prepare import choose_pictures
+from roiseg.sampler import Sampler, SamplerParams
 from roiseg.train.checkpoint import BEST, Checkpoint
 from roiseg.trained import HeadSections
 from roiseg.types import CutLayer, FeatureSpec, StoredType, array_name
@@ -75,7 +79,21 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
 
 MODEL = MODELS["roi_crop"]
 
-DATASET: Mapping[str, Any] = {"roi_padding": 0.0, "max_rois_per_image": 3, "jitter_centre": 0.1, "jitter_scale": 0.1, "views": None}
+DATASET: Mapping[str, Any] = {"roi_padding": 0.0}
+
+SAMPLER: Mapping[str, Any] = {
+    "rois_per_image": 3,
+    "jitter_centre": 0.1,
+    "jitter_scale": 0.1,
+    "crop": 1.0,
+    "extra_rois": 0,
+    "extra_jitter": 0.3,
+    "extra_iou": 0.5,
+    "non_target_gamma": 0.0,
+    "balance": "none",
+    "feature_noise": 0.0,
+    "views": None,
+}
 
 STATISTICS: Mapping[str, Any] = {
     "recommended_class_weights": {"background": 0.5, "target": 1.0, "non_target": 1.5},
@@ -219,9 +237,23 @@ class Project:
             ReaderParams(decode_threads=1, load_threads=1, ahead=2, concurrent_runs=1, checksums=True),
         )
 
+    @property
+    def rois(self) -> Path:
+        """The table of training ROIs that `analyze` writes."""
+        return self.root / "rois.parquet"
+
+    def sampler(self, model: Mapping[str, Any] = MODEL, **changes: object) -> Sampler:
+        """Draws from the training split; `changes` replace values of `SAMPLER`."""
+        return Sampler(self.open("train", model), sampler_params(**changes), self.rois)
+
     def open(self, split: str, model: Mapping[str, Any] = MODEL, **dataset: object) -> RoiDataset:
         """A split as a data set."""
         return self.sections(model, **dataset).open_split(split, self.index, self.features)
+
+
+def sampler_params(**changes: object) -> SamplerParams:
+    """Section `sampler`, with changes to `SAMPLER`."""
+    return SamplerParams.parse({**SAMPLER, **changes}, "sampler")
 
 
 def model_params(**changes: object) -> HeadParams:
@@ -268,7 +300,24 @@ def make_project(
             root / f"work_{split}", root / "features" / f"{split}.zarr", features, ids, asked=asked, cache=cache, scales=scales
         )
     (root / "data_analyze.json").write_text(json.dumps(STATISTICS))
+    write_parquet(root / "rois.parquet", measured_rois(load_people(root / "annotations" / "train.json", "person", "error"), 0.0))
     return Project(root, dtype, scales)
+
+
+def write_shares(path: Path, index: Index, shares: Mapping[int, Sequence[float]], padding: float = 0.0) -> Path:
+    """A table of ROIs by hand; `shares` are the class-2 shares of the ROIs of each row, of 1000 pixels each."""
+    ids = np.repeat(index.image_ids, index.rois_per_image)
+    found = np.concatenate([np.asarray(shares[row], dtype=np.float64) for row in range(len(index))])
+    others = np.rint(found * 1000).astype(np.int64)
+    columns = {"image_id": ids, "annotation_id": index.roi_annotation_ids, "n_non_target": others, "area": 1000}
+    write_parquet(path, pd.DataFrame(columns).assign(padding=padding))
+    return path
+
+
+def measured_rois(people: People, padding: float) -> pd.DataFrame:
+    """The table of ROIs that `analyze` writes."""
+    groups = people_per_image(people)
+    return per_roi_table([measure_image(image, groups[int(image["id"])], padding) for image in people.images], padding)
 
 
 def _features(backbone: Backbone, inputs: Sequence[NDArray[np.float32]], cache: CacheParams) -> dict[str, NDArray[Any]]:
@@ -291,6 +340,16 @@ def shared_project(folders: pytest.TempPathFactory, dtype: StoredType = "float16
 @functools.cache
 def _project_in(base: Path, dtype: StoredType) -> Project:
     return make_project(base / f"project_{dtype}", dtype)
+
+
+def shared_views(folders: pytest.TempPathFactory) -> Project:
+    """One project that holds mirrored features, and images."""
+    return _views_in(folders.getbasetemp())
+
+
+@functools.cache
+def _views_in(base: Path) -> Project:
+    return make_project(base / "project_views", "int8", views=["plain", "mirrored"], image=True)
 
 
 def fresh_head(params: HeadParams, specs: Mapping[str, FeatureSpec], seed: int = 0) -> nn.Module:
@@ -391,6 +450,7 @@ def _scales(backbone: Backbone, inputs: Sequence[NDArray[np.float32]]) -> dict[s
 
 
 STILL: dict[str, Any] = {"jitter_centre": 0.0, "jitter_scale": 0.0}
+"""Of section `sampler`."""
 
 
 def hand_made(folder: Path, people: Sequence[dict[str, Any]], dataset: dict[str, Any] | None = None) -> RoiDataset:
@@ -402,7 +462,5 @@ def hand_made(folder: Path, people: Sequence[dict[str, Any]], dataset: dict[str,
     features = {"layer_3": np.random.default_rng(0).normal(size=(1, 4, 8, 16)).astype(np.float16)}
     asked = {"input": {"hw": [32, 64]}, "dtype": "float16"}
     path = write_store(folder / "work", folder / "one.zarr", features, [7], asked=asked, cache=cache_params())
-    values = {"roi_padding": 0.0, "max_rois_per_image": 9, "views": None, **STILL, **(dataset or {})}
-    return RoiDataset(
-        Index(folder, (32, 64), "stretch"), FeatureStore(path), DatasetParams.parse(values, "dataset"), ["layer_3"], (8, 16)
-    )
+    params = DatasetParams.parse({**DATASET, **(dataset or {})}, "dataset")
+    return RoiDataset(Index(folder, (32, 64), "stretch"), FeatureStore(path), params, ["layer_3"], (8, 16))

@@ -1,12 +1,14 @@
 """Small training runs, and losses that go wrong."""
 
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from store_factory import MODELS, Project
+from store_factory import MODELS, Project, sampler_params
 from torch import Tensor
 
 from roiseg.dataset import Targets
@@ -78,19 +80,35 @@ def loss_params() -> LossParams:
 
 def sections_of(project: Project, family: str = "roi_unet", /, **changes: object) -> TrainSections:
     """Sections to train a head of a family by, with changes to `TRAIN`."""
-    return TrainSections(project.sections(MODELS[family]), loss_params(), TrainParams.parse(TRAIN | changes, "train"))
+    return TrainSections(
+        project.sections(MODELS[family]), sampler_params(), loss_params(), TrainParams.parse(TRAIN | changes, "train")
+    )
 
 
-def run_of(project: Project, family: str = "roi_unet", loss: MaskLoss | None = None, **changes: object) -> Run:
-    """A run of one phase; roi_unet has dropout, so torch's generator counts."""
+def run_of(
+    project: Project,
+    family: str = "roi_unet",
+    loss: MaskLoss | None = None,
+    sampler: Mapping[str, Any] | None = None,
+    **changes: object,
+) -> Run:
+    """A run of one phase; roi_unet has dropout, so torch's generator counts.
+
+    Args:
+        project: with both splits.
+        family: of the head.
+        loss: in place of the usual one.
+        sampler: changes to section `sampler`.
+        changes: to section `train`.
+    """
     params = TrainParams.parse(TRAIN | changes, "train")
     sections = project.sections(MODELS[family])
-    train, val = project.open("train", MODELS[family]), project.open("val", MODELS[family])
+    drawn, val = project.sampler(MODELS[family], **(sampler or {})), project.open("val", MODELS[family])
     fixed = load_fixed(project.index / "val" / "pictures", val)
     chosen = loss or MaskLoss(loss_params(), (2.0, 0.5, 2.0))
     described = {"model": json.loads(sections.model.model_dump_json())}
-    build = partial(build_head, sections.model, train.store.specs)
-    return Run([Phase(None, None, build, chosen, train, val, described)], fixed, params, sections.reader)
+    build = partial(build_head, sections.model, val.store.specs)
+    return Run([Phase(None, None, build, chosen, drawn, val, described)], fixed, params, sections.reader)
 
 
 def learner_of(run: Run) -> Learner:
@@ -108,6 +126,23 @@ def rows_of(folder: Path) -> list[dict[str, float]]:
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@dataclass
+class Crash:
+    """Calls through a number of times, then fails before or after the call."""
+
+    function: Callable[..., Any]
+    calls: int
+    after: bool
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        self.calls -= 1
+        if self.calls or self.after:
+            value = self.function(*args, **kwargs)
+        if not self.calls:
+            raise KeyboardInterrupt
+        return value
 
 
 class Poisoned(MaskLoss):

@@ -104,9 +104,9 @@ def _check_people(people: People, path: Path) -> None:
 def per_roi_table(stats: Sequence[ImageStats], padding: float) -> pd.DataFrame:
     """A row per ROI, by which a sampler can prefer some to others; whose they are stands in both ids.
 
-    Columns: `image_id`, `annotation_id`; `n_background`, `n_target`, `n_non_target`, the pixels of each class in the ROI, and `area`,
-    all of them; `iou_with_neighbour`, the largest IoU of the person's mask with that of another person in the image; `padding`, the
-    share of the box's size that was added on each side.
+    Columns: `image_id`, `annotation_id`; `n_background`, `n_target`, `n_non_target`, the pixels of each class in the ROI, and
+    `area`, all of them; `iou_with_neighbour`, the largest IoU of the person's mask with that of another person in the image;
+    `padding`, the share of the box's size that was added on each side.
 
     Args:
         stats: all images.

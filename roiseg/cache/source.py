@@ -155,5 +155,5 @@ class FeatureSource(ABC):
         for view in views:
             if view not in self.views:
                 raise StoreMismatchError(
-                    f"{self.path}: no view {view!r} (dataset.views), only {', '.join(self.views)}; add it to cache.views"
+                    f"{self.path}: no view {view!r} (sampler.views), only {', '.join(self.views)}; add it to cache.views"
                 )

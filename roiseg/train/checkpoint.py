@@ -41,7 +41,7 @@ class Checkpoint:
         optimizer: state of the optimiser.
         scaler: state of the scaler of float16 gradients; empty without one.
         rng: device -> states of torch's generator in each process.
-        params: sections `dataset`, `model`, `loss`, `train` as plain values.
+        params: sections `dataset`, `sampler`, `model`, `loss`, `train` as plain values.
         layers: layer -> [channels, vertical stride, horizontal stride].
         fingerprint: fields of the store that the head was trained on, see `roiseg.extractor.extract.asked_fields`.
         metrics: validation figures of this epoch.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from roiseg.batches import Batch, dequantise
 from roiseg.errors import TrainingError
+from roiseg.noise import FeatureNoise
 from roiseg.train.average import WeightAverage
 from roiseg.train.checkpoint import Checkpoint
 from roiseg.train.memory import lack_of_memory_is_said, largest_batch
@@ -50,12 +51,13 @@ class Learner:
         self.average.head.to(fabric.device)
         self._scales = {name: torch.from_numpy(values) for name, values in phase.train.store.scales.items()}
         self._floats: dict[str, Tensor] = {}
+        self._noise = FeatureNoise(phase.sampler.params.feature_noise)
         self.stepper = Stepper(fabric, world, self.wrapped, self.optimizer, self.losses, params.clip_norm)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Forward pass and loss of a batch, `total` among the parts."""
         device = self._fabric.device
-        features = dequantise(batch.features, self._scales, device, self._floats)
+        features = self._noise.add(dequantise(batch.features, self._scales, device, self._floats))
         return self.phase.loss(self.wrapped(features, batch.boxes.to(device)), batch.targets.to(device))
 
     def set_rate(self, rate: float) -> None:
@@ -70,7 +72,7 @@ class Learner:
             TrainingError: the batch doesn't fit, or `train.compile` is on and nothing here can compile.
         """
         device = self._fabric.device
-        batch = largest_batch(self.phase.train, -(-self._params.images_per_batch // self._world.size))
+        batch = largest_batch(self.phase.sampler, -(-self._params.images_per_batch // self._world.size))
         buffers = [(buffer, buffer.clone()) for buffer in self.head.buffers()]
         with torch.random.fork_rng([device] if device.type == "cuda" else []), lack_of_memory_is_said(batch, device):
             self.wrapped.train()

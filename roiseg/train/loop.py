@@ -17,7 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from roiseg.batches import Batch, Loading, training_batches
+from roiseg.batches import Batch, Loading
 from roiseg.errors import TrainingError
 from roiseg.evaluate.infer import Score, predictions
 from roiseg.evaluate.metrics import with_baseline
@@ -25,6 +25,7 @@ from roiseg.evaluate.overlays import write_png
 from roiseg.evaluate.pictures import draw_validation
 from roiseg.params import nearest
 from roiseg.progress import Ticker, progress
+from roiseg.sampler import training_batches
 from roiseg.train.checkpoint import BEST, SNAPSHOTS, UNTRAINED, Checkpoint, save_checkpoint
 from roiseg.train.folder import RunFolder
 from roiseg.train.learner import Learner
@@ -224,7 +225,7 @@ class Trainer:
         """
         params, phase = self._run.params, learner.phase
         learner.wrapped.train()
-        batches = Clocked(training_batches(phase.train, self._loading, seed=params.seed, epoch=epoch))
+        batches = Clocked(training_batches(phase.sampler, self._loading, seed=params.seed, epoch=epoch))
         before, history = sum(int(row["skipped_steps"]) for row in self._rows), self._judged()
         began, sums, rate = time.monotonic(), Sums(), 0.0
         for number, part in enumerate(grouped(iter(batches), params.accumulate)):

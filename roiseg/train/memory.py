@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from roiseg.batches import Batch
-from roiseg.dataset import RoiDataset, Targets
+from roiseg.dataset import Targets
 from roiseg.errors import TrainingError
+from roiseg.sampler import Sampler
 
 KERNELS = 64
 """Compiled kernels that oneDNN keeps. It compiles a set for each number of ROIs, some 30 in a step, and by itself keeps 1024: about
@@ -26,15 +27,15 @@ def limit_kernels() -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
 
 
-def largest_batch(dataset: RoiDataset, images_per_batch: int) -> Batch:
+def largest_batch(sampler: Sampler, images_per_batch: int) -> Batch:
     """A batch as large as any that training may draw, of features that are zero and whole images as ROIs.
 
     Args:
-        dataset: training split.
+        sampler: of the training split.
         images_per_batch: images in a step.
     """
-    counts = np.minimum(np.sort(dataset.index.rois_per_image)[::-1][:images_per_batch], dataset.params.max_rois_per_image)
-    rois, (height, width) = int(counts.sum()), dataset.mask_hw
+    dataset = sampler.dataset
+    rois, (height, width) = int(sampler.most_rois[:images_per_batch].sum()), dataset.mask_hw
     boxes = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0]).repeat(rois, 1)
     distance = torch.zeros(rois, height, width)
     targets = Targets(torch.zeros(rois, height, width, dtype=torch.int64), distance, distance, distance)
@@ -59,5 +60,5 @@ def lack_of_memory_is_said(batch: Batch, device: torch.device) -> Iterator[None]
         raise TrainingError(
             f"a batch of {images} images and {len(batch.boxes)} ROIs, which this data set may give, doesn't fit into the memory of "
             f"{device}: {str(error).splitlines()[0]}; lower train.images_per_batch (and raise train.accumulate by as much), "
-            "dataset.max_rois_per_image, model.roi_hw or the channels of model, or read fewer layers"
+            "sampler.rois_per_image and extra_rois, model.roi_hw or the channels of model, or read fewer layers"
         ) from error

@@ -11,6 +11,7 @@ from roiseg.cache.params import ReaderParams
 from roiseg.dataset import RoiDataset
 from roiseg.evaluate.pictures import FixedPicture
 from roiseg.losses import MaskLoss
+from roiseg.sampler import Sampler
 from roiseg.train.checkpoint import Checkpoint
 from roiseg.train.params import TrainParams
 
@@ -24,7 +25,7 @@ class Phase:
         until: its last epoch; None for the last phase.
         build: makes the head, with fresh weights from torch's global generator.
         loss: returns its total and parts.
-        train: training split, with the layers that the head reads.
+        sampler: draws from the training split, with the layers that the head reads.
         val: validation split.
         described: sections as plain values, kept in every checkpoint.
     """
@@ -33,9 +34,14 @@ class Phase:
     until: int | None
     build: Callable[[], nn.Module]
     loss: MaskLoss
-    train: RoiDataset
+    sampler: Sampler
     val: RoiDataset
     described: Mapping[str, Any]
+
+    @property
+    def train(self) -> RoiDataset:
+        """Training split."""
+        return self.sampler.dataset
 
 
 @dataclass(frozen=True)

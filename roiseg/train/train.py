@@ -17,6 +17,7 @@ from roiseg.evaluate.pictures import load_fixed
 from roiseg.files import new_folder, sha256_file
 from roiseg.heads import build_head
 from roiseg.losses import LossParams, MaskLoss, class_weights
+from roiseg.sampler import Sampler, SamplerParams
 from roiseg.train.folder import RunFolder
 from roiseg.train.keep import check_same, kept_files, load_kept
 from roiseg.train.log import Observer, Row, write_live
@@ -34,12 +35,14 @@ class TrainSections:
     """The sections that a head is trained by."""
 
     head: HeadSections
+    sampler: SamplerParams
     loss: LossParams
     train: TrainParams
 
     def described(self) -> dict[str, Any]:
         """What the checkpoints keep: all that shapes the head, and nothing that only makes it fast."""
-        parts = {"dataset": self.head.dataset, "model": self.head.model, "loss": self.loss, "train": self.train}
+        head = {"dataset": self.head.dataset, "sampler": self.sampler, "model": self.head.model}
+        parts = {**head, "loss": self.loss, "train": self.train}
         return {name: json.loads(part.model_dump_json()) for name, part in parts.items()}
 
     def phases(self) -> list[tuple[PhaseParams | None, "TrainSections"]]:
@@ -58,6 +61,7 @@ class TrainPaths:
 
     Attributes:
         statistics: data_analyze.json.
+        rois: the table of training ROIs, read if the sampler needs it.
         index: `data/index`.
         features: `data/features`.
         out: `models/heads/{head}`: `best_model.pth`, `untrained_model.pth`, `checkpoints/`.
@@ -65,6 +69,7 @@ class TrainPaths:
     """
 
     statistics: Path
+    rois: Path
     index: Path
     features: Path
     out: Path
@@ -84,8 +89,9 @@ def train_head(head: str, sections: TrainSections, paths: TrainPaths, observers:
         Figures of the last epoch.
 
     Raises:
-        ParamsError: see `TrainSections.phases`; or `train.additional_epochs` without a run to go on from.
+        ParamsError: see `TrainSections.phases` and `Sampler`; or `train.additional_epochs` without a run to go on from.
         CheckpointError: see `roiseg.train.keep`.
+        AnnotationError, StoreMismatchError: see `Sampler`.
         TrainingError: see `Trainer`.
         WorkBusyError: another process trains the same.
     """
@@ -111,10 +117,11 @@ def train_head(head: str, sections: TrainSections, paths: TrainPaths, observers:
 
 
 def _make_run(sections: TrainSections, paths: TrainPaths, kept: Sequence[Path]) -> Run:
-    splits = {split: sections.head.open_split(split, paths.index, paths.features) for split in ("train", "val")}
+    train, val = (sections.head.open_split(split, paths.index, paths.features) for split in ("train", "val"))
+    sampler = Sampler(train, sections.sampler, paths.rois)
     weights = class_weights(sections.loss.class_weights, json.loads(paths.statistics.read_text()))
-    phases = [_make_phase(params, part, splits, weights) for params, part in sections.phases()]
-    fixed = load_fixed(paths.index / "val" / "pictures", splits["val"])
+    phases = [_make_phase(params, part, sampler, val, weights) for params, part in sections.phases()]
+    fixed = load_fixed(paths.index / "val" / "pictures", val)
     run = Run(phases, fixed, sections.train, sections.head.reader, load_kept(kept))
     if run.kept is not None:
         phase = run.phase_of(run.kept.last.epoch)
@@ -123,17 +130,16 @@ def _make_run(sections: TrainSections, paths: TrainPaths, kept: Sequence[Path]) 
 
 
 def _make_phase(
-    params: PhaseParams | None, sections: TrainSections, splits: dict[str, RoiDataset], weights: tuple[float, float, float]
+    params: PhaseParams | None, sections: TrainSections, sampler: Sampler, val: RoiDataset, weights: tuple[float, float, float]
 ) -> Phase:
     model = sections.head.model
-    train, val = (splits[name].read_by(model.layers, model.mask_hw) for name in ("train", "val"))
     return Phase(
         name=params.name if params else None,
         until=params.until if params else None,
-        build=partial(build_head, model, train.store.specs),
+        build=partial(build_head, model, val.store.specs),
         loss=MaskLoss(sections.loss, weights),
-        train=train,
-        val=val,
+        sampler=sampler.read_by(model.layers, model.mask_hw),
+        val=val.read_by(model.layers, model.mask_hw),
         described=sections.described(),
     )
 
@@ -143,6 +149,7 @@ def _fingerprint(sections: TrainSections, paths: TrainPaths, run: Run, kept: Seq
     return {
         "params": sections.described(),
         "statistics": sha256_file(paths.statistics),
+        "rois": sha256_file(paths.rois) if sections.sampler.needs_shares else None,
         "stores": {name: [store.asked, store.found] for name, store in stores.items()},
         "index": {
             f"{name}/{table}": sha256_file(paths.index / name / f"{table}.parquet")

@@ -10,11 +10,12 @@ import pytest
 import torch
 from data_factory import person_record, rectangle
 from numpy.typing import NDArray
-from store_factory import CHANNELS, Project, hand_made, shared_project
+from store_factory import CHANNELS, Project, hand_made, sampler_params, shared_project
 
-from roiseg.batches import Batch, Loading, collate, dequantise, single_batch, training_batches, whole_batches
-from roiseg.dataset import ImageSample, RoiDataset
+from roiseg.batches import Batch, Loading, collate, dequantise, single_batch, whole_batches
+from roiseg.dataset import ImageSample
 from roiseg.errors import StoreDamagedError
+from roiseg.sampler import Sampler, training_batches
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +28,8 @@ def kept(batches: Iterable[Batch]) -> list[Batch]:
     return [replace(batch, features={name: values.clone() for name, values in batch.features.items()}) for batch in batches]
 
 
-def epoch_of(
-    dataset: RoiDataset, *, seed: int = 0, epoch: int = 1, threads: int = 1, ahead: int = 2, images: int = 2
-) -> list[Batch]:
-    return kept(training_batches(dataset, Loading(images, threads, ahead), seed=seed, epoch=epoch))
+def epoch_of(sampler: Sampler, *, seed: int = 0, epoch: int = 1, threads: int = 1, ahead: int = 2, images: int = 2) -> list[Batch]:
+    return kept(training_batches(sampler, Loading(images, threads, ahead), seed=seed, epoch=epoch))
 
 
 def assert_same(first: Sequence[Batch], second: Sequence[Batch]) -> None:
@@ -49,13 +48,13 @@ def assert_same(first: Sequence[Batch], second: Sequence[Batch]) -> None:
 
 @pytest.mark.parametrize(("threads", "ahead"), [(1, 1), (3, 1), (3, 5)])
 def test_batches_dont_depend_on_threads(project: Project, threads: int, ahead: int) -> None:
-    dataset = project.open("train")
-    assert_same(epoch_of(dataset), epoch_of(dataset, threads=threads, ahead=ahead))
+    sampler = project.sampler()
+    assert_same(epoch_of(sampler), epoch_of(sampler, threads=threads, ahead=ahead))
 
 
 def test_draws_of_an_image_dont_depend_on_the_batch_size(project: Project) -> None:
-    dataset = project.open("train")
-    one, three = ({row: batch.boxes[batch.boxes[:, 0] == place, 1:] for batch in epoch_of(dataset, images=images)
+    sampler = project.sampler()
+    one, three = ({row: batch.boxes[batch.boxes[:, 0] == place, 1:] for batch in epoch_of(sampler, images=images)
                    for place, row in enumerate(batch.rows)} for images in (1, 3))  # fmt: skip
     assert one.keys() == three.keys()
     assert all(torch.equal(one[row], three[row]) for row in one)
@@ -63,13 +62,13 @@ def test_draws_of_an_image_dont_depend_on_the_batch_size(project: Project) -> No
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"epoch": 2}])
 def test_seed_and_epoch_change_order_and_draws(project: Project, other: dict[str, int]) -> None:
-    dataset = project.open("train")
-    first, second = epoch_of(dataset, images=1), epoch_of(dataset, images=1, **other)
+    sampler = project.sampler()
+    first, second = epoch_of(sampler, images=1), epoch_of(sampler, images=1, **other)
     assert sorted(batch.rows[0] for batch in first) == sorted(batch.rows[0] for batch in second)
     assert [batch.rows for batch in first] != [batch.rows for batch in second]
     boxes = {batch.rows[0]: batch.boxes for batch in second}
     assert not any(torch.equal(batch.boxes, boxes[batch.rows[0]]) for batch in first)
-    assert_same(second, epoch_of(dataset, images=1, **other))
+    assert_same(second, epoch_of(sampler, images=1, **other))
 
 
 def test_collate_numbers_the_images(project: Project) -> None:
@@ -114,34 +113,33 @@ def test_an_image_without_rois(tmp_path: Path) -> None:
 # --- prefetch ---
 
 
-class Counting(RoiDataset):
+class Counting(Sampler):
     """Counts the samples that were made; `fail_at` breaks one."""
 
     made = 0
     fail_at = -1
 
-    def training_sample(self, row: int, rng: np.random.Generator) -> ImageSample:
+    def sample(self, row: int, rng: np.random.Generator) -> ImageSample:
         self.made += 1
         if self.made == self.fail_at:
             raise StoreDamagedError("row 3 of layer_3 can't be read")
-        return super().training_sample(row % 4, rng)
+        return super().sample(row % 4, rng)
 
 
 @pytest.fixture
 def counting(project: Project) -> Counting:
-    plain = project.open("val")
-    dataset = Counting(plain.index, plain.store, plain.params, plain.layers, plain.mask_hw)
+    dataset = project.open("val")
     dataset.rows = np.arange(20)
-    return dataset
+    return Counting(dataset, sampler_params(), project.rois)
 
 
-def wait_for(dataset: Counting, made: int) -> None:
+def wait_for(sampler: Counting, made: int) -> None:
     """Wait until so many samples were made, and see that no more come."""
     end = time.monotonic() + 20
-    while dataset.made < made and time.monotonic() < end:
+    while sampler.made < made and time.monotonic() < end:
         time.sleep(0.005)
     time.sleep(0.03)
-    assert dataset.made == made
+    assert sampler.made == made
 
 
 @pytest.mark.parametrize(("threads", "ahead"), [(1, 1), (2, 3)])
@@ -221,8 +219,9 @@ def test_int8_features_are_the_float16_ones(project: Project, tmp_path_factory: 
 
 
 def test_features_are_those_of_the_rows(project: Project) -> None:
-    dataset = project.open("train")
-    for batch in training_batches(dataset, Loading(2, 2, 2), seed=0, epoch=1):
+    sampler = project.sampler()
+    dataset = sampler.dataset
+    for batch in training_batches(sampler, Loading(2, 2, 2), seed=0, epoch=1):
         for place, row in enumerate(batch.rows):
             for name, values in dataset.store.read(row, dataset.layers).items():
                 np.testing.assert_array_equal(batch.features[name][place].numpy(), values)

@@ -16,7 +16,7 @@ LAYERS = [
     {"errors", "types"},
     {"params", "geometry", "masks", "files", "progress"},
     {"work", "coco", "index", "extractor", "cache", "prepare", "analyze", "sample", "calibrate", "backbone", "preset"},
-    {"dataset", "batches"},
+    {"dataset", "batches", "sampler", "shares", "balance", "noise"},
     {"nn", "heads", "losses"},
     {"train", "evaluate", "trained"},
     {"export"},
@@ -118,8 +118,9 @@ def test_declared_params_exist_and_sections_are_declared() -> None:
     assert used == set(params) - {"reader", "heads"}
 
 
-def test_a_loss_reaches_only_training_and_what_follows() -> None:
-    touched = {name for name, stage in stages().items() if any(key.split(".")[0] == "loss" for key in stage["params"])}
+@pytest.mark.parametrize("section", ["loss", "sampler"])
+def test_some_sections_reach_only_training_and_what_follows(section: str) -> None:
+    touched = {name for name, stage in stages().items() if any(key.split(".")[0] == section for key in stage["params"])}
     assert touched == {"train"}
 
 

@@ -16,9 +16,11 @@ from roiseg.geometry import (
     box_iou,
     check_boxes,
     clip_boxes,
+    crop_boxes,
     cxcywh_to_xyxy,
     jitter_boxes,
     pad_boxes,
+    paired_box_iou,
     roi_boxes,
     xywh_to_xyxy,
     xyxy_to_cxcywh,
@@ -269,6 +271,37 @@ def test_jitter_of_no_boxes_is_empty() -> None:
     assert jitter_boxes(EMPTY, 0.1, 0.1, np.random.default_rng(0)).shape == (0, 4)
 
 
+# --- crop ---
+
+
+def test_crop_matches_reference() -> None:
+    """Shares for all boxes are drawn first, then places, x before y."""
+    boxes = np.array([[0.4, 0.3, 0.6, 0.7], [0.2, 0.5, 0.3, 0.6]])
+    rng = np.random.default_rng(11)
+    shares, places = rng.uniform(0.6, 1, 4).tolist(), rng.uniform(0, 1, 4).tolist()
+    expected = []
+    for number, (x0, y0, x1, y1) in enumerate(boxes.tolist()):
+        width, height = shares[2 * number] * (x1 - x0), shares[2 * number + 1] * (y1 - y0)
+        left = x0 + places[2 * number] * (x1 - x0 - width)
+        top = y0 + places[2 * number + 1] * (y1 - y0 - height)
+        expected.append([left, top, left + width, top + height])
+    np.testing.assert_allclose(crop_boxes(boxes, 0.6, np.random.default_rng(11)), expected, rtol=0, atol=1e-12)
+
+
+@given(seed=st.integers(0, 999), smallest=st.floats(0.01, 1))
+def test_crops_lie_in_their_boxes_and_keep_the_share(seed: int, smallest: float) -> None:
+    boxes = random_boxes(10, seed)
+    cropped = crop_boxes(boxes, smallest, np.random.default_rng(seed))
+    assert (cropped[:, :2] >= boxes[:, :2]).all()
+    assert (cropped[:, 2:] <= boxes[:, 2:]).all()
+    kept = (cropped[:, 2:] - cropped[:, :2]) / (boxes[:, 2:] - boxes[:, :2])
+    assert (kept >= smallest - 1e-9).all()
+
+
+def test_crop_of_no_boxes_is_empty() -> None:
+    assert crop_boxes(EMPTY, 0.5, np.random.default_rng(0)).shape == (0, 4)
+
+
 # --- area, overlap ---
 
 
@@ -283,6 +316,14 @@ def test_box_iou_written_out() -> None:
     second = np.array([[2.0, 1.0, 6.0, 3.0], [0.0, 0.0, 4.0, 2.0], [4.0, 0.0, 8.0, 2.0]])
     expected = np.array([[2 / 14, 1.0, 0.0], [0.0, 0.0, 0.0]])
     np.testing.assert_allclose(box_iou(first, second), expected, rtol=0, atol=1e-15)
+
+
+def test_paired_iou_is_the_diagonal() -> None:
+    first, second = random_boxes(20, seed=1), random_boxes(20, seed=2)
+    found = paired_box_iou(first.reshape(4, 5, 4), second.reshape(4, 5, 4))
+    assert found.max() > 0.2
+    np.testing.assert_array_equal(found.ravel(), box_iou(first, second).diagonal())
+    assert paired_box_iou(EMPTY, EMPTY).shape == (0,)
 
 
 def test_box_iou_matches_reference() -> None:

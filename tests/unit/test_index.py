@@ -219,6 +219,9 @@ def test_index_there_and_back(tmp_path: Path, drawn: People, mode: ResizeMode) -
         boxes_image = resize.boxes_to_image(found.boxes)
         expected = np.array([[x, y, x + width, y + height] for x, y, width, height in (item["bbox"] for item in group)])
         np.testing.assert_allclose(boxes_image, expected, rtol=0, atol=1e-9)
+    chosen = [item["id"] for group in groups.values() for item in group if min(item["bbox"][2:]) >= 14]
+    assert 0 < len(chosen) < len(drawn.annotations)
+    assert index.roi_annotation_ids.tolist() == chosen
 
 
 def test_outlines_come_from_their_row_groups(tmp_path: Path, drawn: People, monkeypatch: pytest.MonkeyPatch) -> None:

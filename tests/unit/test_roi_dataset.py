@@ -1,4 +1,4 @@
-"""Tests of roiseg.dataset: what is drawn, what isn't touched by threads, small people, and stores that don't fit.
+"""Tests of roiseg.dataset: ROIs and their targets, small people, and stores that don't fit.
 
 (Not `test_dataset.py`: the sample's tests have that name, and pytest wants each name once.)
 """
@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from data_factory import person_record, rectangle
-from store_factory import MODEL, STILL, Project, hand_made, make_project, shared_project
+from store_factory import MODEL, Project, hand_made, shared_project, shared_views
 
-from roiseg.batches import Loading, dequantise, single_batch, training_batches
+from roiseg.batches import Loading, dequantise, single_batch, whole_batches
 from roiseg.dataset import RoiDataset
 from roiseg.errors import ParamsError, StoreMismatchError
-from roiseg.masks import label_distances, roi_labels
+from roiseg.masks import label_distances
 
 
 @pytest.fixture(scope="module")
@@ -70,42 +70,10 @@ def test_distances_have_the_same_bits_wherever_they_lie_in_memory(project: Proje
         np.testing.assert_array_equal(dataset.whole_sample(1).distances, first)
 
 
-def test_without_jitter_training_sees_the_annotation(project: Project) -> None:
-    dataset = project.open("train", max_rois_per_image=99, **STILL)
-    for row in dataset.rows.tolist():
-        drawn, whole = dataset.training_sample(row, np.random.default_rng(1)), dataset.whole_sample(row)
-        people = dataset.index.people(row)
-        np.testing.assert_allclose(drawn.boxes, people.boxes[people.roi_numbers], atol=1e-12)
-        np.testing.assert_array_equal(drawn.numbers, people.roi_numbers)
-        np.testing.assert_array_equal(drawn.labels, whole.labels)
-        assert (drawn.labels == 1).any(axis=(1, 2)).all()
-
-
-def test_jittered_boxes_are_rasterised_anew(project: Project) -> None:
-    dataset = project.open("train", max_rois_per_image=99, jitter_centre=0.3, jitter_scale=0.3)
-    row = int(dataset.rows[np.argmax(dataset.index.rois_per_image[dataset.rows])])
-    sample, people = dataset.training_sample(row, np.random.default_rng(0)), dataset.index.people(row)
-    assert np.abs(sample.boxes - people.boxes[sample.numbers]).max() > 0.02
-    for number, box, labels in zip(sample.numbers.tolist(), sample.boxes, sample.labels, strict=True):
-        others = [outline for place, outline in enumerate(people.segmentations) if place != number]
-        np.testing.assert_array_equal(labels, roi_labels(box, people.segmentations[number], others, dataset.mask_hw))
-
-
-def test_max_rois_per_image(project: Project) -> None:
-    dataset = project.open("train", max_rois_per_image=2)
-    row = int(np.argmax(dataset.index.rois_per_image))
-    assert dataset.index.rois_per_image[row] == 5
-    draws = [dataset.training_sample(row, np.random.default_rng(seed)).numbers.tolist() for seed in range(40)]
-    assert all(len(set(draw)) == 2 and draw == sorted(draw) for draw in draws)
-    assert {number for draw in draws for number in draw} == set(dataset.index.people(row).roi_numbers.tolist())
-    assert len(dataset.whole_sample(row).numbers) == 5, "validation sees everybody"
-
-
 def test_images_without_rois_are_left_out(project: Project) -> None:
     dataset = project.open("train")
     assert dataset.rows.tolist() == np.flatnonzero(dataset.index.rois_per_image).tolist()
-    drawn = training_batches(dataset, Loading(2, 1, 1), seed=0, epoch=1)
-    assert {row for batch in drawn for row in batch.rows} == set(dataset.rows.tolist())
+    assert {row for batch in whole_batches(dataset, Loading(2, 1, 1)) for row in batch.rows} == set(dataset.rows.tolist())
 
 
 # --- what doesn't fit ---
@@ -126,9 +94,7 @@ def test_store_without_the_layer(project: Project) -> None:
     ("changes", "message"),
     [
         ({"roi_padding": -0.1}, r"dataset\.roi_padding"),
-        ({"max_rois_per_image": 0}, r"dataset\.max_rois_per_image"),
-        ({"jitter_scale": 1.0}, r"dataset\.jitter_scale"),
-        ({"jitter_center": 0.1}, r"dataset\.jitter_center: unknown key; did you mean 'jitter_centre'"),
+        ({"roi_pading": 0.1}, r"dataset\.roi_pading: unknown key; did you mean 'roi_padding'"),
     ],
 )
 def test_params_are_checked(project: Project, changes: dict[str, Any], message: str) -> None:
@@ -142,7 +108,7 @@ def test_params_are_checked(project: Project, changes: dict[str, Any], message: 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project that holds mirrored features, and images."""
-    return make_project(tmp_path_factory.mktemp("both"), "int8", views=["plain", "mirrored"], image=True)
+    return shared_views(tmp_path_factory)
 
 
 def test_a_mirrored_sample_is_that_of_the_mirrored_outlines(tmp_path: Path) -> None:
@@ -155,43 +121,6 @@ def test_a_mirrored_sample_is_that_of_the_mirrored_outlines(tmp_path: Path) -> N
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-12)
     np.testing.assert_array_equal(found.labels, expected.labels)
     np.testing.assert_allclose(found.distances, expected.distances, atol=1e-5)
-
-
-def test_training_draws_from_both_views(both: Project) -> None:
-    dataset = both.open("train", **STILL)
-    row = int(dataset.rows[0])
-    samples = [dataset.training_sample(row, np.random.default_rng(seed)) for seed in range(60)]
-    mirrored = [sample for sample in samples if sample.view == "mirrored"]
-    assert 15 < len(mirrored) < 45
-    whole = dataset.whole_sample(row)
-    np.testing.assert_allclose(mirrored[0].boxes[:, 0], 1 - whole.boxes[: len(mirrored[0].boxes), 2])
-    assert whole.view == "plain", "validation sees the images as they are"
-
-
-@pytest.mark.parametrize(
-    ("views", "expected"), [(["plain"], {"plain"}), (["mirrored"], {"mirrored"}), (None, {"plain", "mirrored"})]
-)
-def test_views_that_are_asked_for(both: Project, views: list[str] | None, expected: set[str]) -> None:
-    dataset = both.open("train", views=views)
-    drawn = (dataset.training_sample(int(row), np.random.default_rng(seed)) for row in dataset.rows for seed in range(20))
-    assert {sample.view for sample in drawn} == expected
-
-
-def test_batches_hold_the_features_of_the_view(both: Project) -> None:
-    """Boxes, labels and features are of the same side: a mirrored batch reads the mirrored arrays, and the image flipped."""
-    dataset = both.open("train", {**MODEL, "layers": ["layer_3", "image"]}, views=["mirrored"])
-    for batch in training_batches(dataset, Loading(2, 1, 1), seed=0, epoch=1):
-        for place, row in enumerate(batch.rows):
-            for name in ("layer_3", "image"):
-                expected = dataset.store.read(row, [name], "mirrored")[name]
-                np.testing.assert_array_equal(batch.features[name][place].numpy(), expected)
-    image = dataset.store.read(0, ["image"])["image"]
-    np.testing.assert_array_equal(dataset.store.read(0, ["image"], "mirrored")["image"], image[..., ::-1])
-
-
-def test_a_store_without_the_view(project: Project) -> None:
-    with pytest.raises(StoreMismatchError, match=r"no view 'mirrored' \(dataset\.views\), only plain; add it to cache\.views"):
-        project.open("train", views=["plain", "mirrored"])
 
 
 def test_a_store_without_images(project: Project) -> None:

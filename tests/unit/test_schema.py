@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
+from roiseg import params
 from roiseg.errors import ParamsError
 from roiseg.heads import FAMILIES
 from roiseg.params import HEAD_SECTIONS, PARAMS_FILE, overlay, preset_names, preset_path, read_yaml
@@ -141,6 +142,27 @@ def test_all_faults_come_at_once(values: dict[str, Any]) -> None:
 def test_a_preset_of_data_is_no_head(values: dict[str, Any]) -> None:
     with pytest.raises(ParamsError, match=r"heads: preset 'real' sets .*data.*expected only .*`roiseg preset apply real`"):
         check_params(change(values, "heads", ["real"]))
+
+
+@pytest.mark.parametrize("key", ["non_target_gamma", "balance"])
+def test_statistics_and_sampler_use_one_padding(
+    values: dict[str, Any], key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of params.yaml, and of a preset that pads its own ROIs, which analyze doesn't measure."""
+    wanted = {"non_target_gamma": 1.0, "balance": "crowdedness"}[key]
+    change(values, "analyze.padding", 0.1)
+    check_params(values)
+    with pytest.raises(ParamsError, match=r"padding of 0\.1 \(analyze\.padding; .*drawn with dataset\.roi_padding 0, expected one"):
+        check_params(change(values, f"sampler.{key}", wanted))
+    check_params(change(values, "dataset.roi_padding", 0.1))
+    check_params(change(values, "analyze.padding", None))
+    (tmp_path / "wide.yaml").write_text("dataset: {roi_padding: 0.25}\n")
+    monkeypatch.setattr(params, "preset_path", lambda *_: tmp_path / "wide.yaml")
+    with pytest.raises(
+        ParamsError, match=r"padding of 0\.1 .*drawn with dataset\.roi_padding 0\.25, .*set analyze\.padding to null"
+    ):
+        check_params(change(values, "heads", ["wide"]))
+    check_params(change(values, f"sampler.{key}", {"non_target_gamma": 0.0, "balance": "none"}[key]))
 
 
 def test_layers_that_arent_extracted(values: dict[str, Any]) -> None:

@@ -37,7 +37,9 @@ def train(project: Project, **changes: object) -> list[Mapping[str, float]]:
 
 
 def train_sections(project: Project, sections: TrainSections) -> None:
-    paths = TrainPaths(project.statistics, project.index, project.features, HEADS / "default", Path("metrics/train/default"))
+    paths = TrainPaths(
+        project.statistics, project.rois, project.index, project.features, HEADS / "default", Path("metrics/train/default")
+    )
     train_head("default", sections, paths)
 
 

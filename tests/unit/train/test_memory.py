@@ -1,29 +1,45 @@
 """Tests of roiseg.train.memory: the step before the first is as large as any, and a run is the same with it and without."""
 
 import os
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-from store_factory import MODELS, Project, shared_project
+from store_factory import MODELS, Project, sampler_params, shared_project, write_shares
 
-from roiseg.batches import Loading, training_batches
-from roiseg.dataset import RoiDataset
+from roiseg.batches import Loading
+from roiseg.sampler import Sampler, training_batches
 from roiseg.train.memory import KERNELS, largest_batch, limit_kernels
 
 CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> RoiDataset:
-    project: Project = shared_project(tmp_path_factory)
-    return project.open("train", MODELS["roi_unet"])
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return shared_project(tmp_path_factory)
 
 
+DRAWS: dict[str, dict[str, Any]] = {
+    "neutral": {},
+    "extra boxes": {"extra_rois": 2, "extra_iou": 0.0},
+    "balanced": {"balance": "crowdedness", "non_target_gamma": 2.0, "rois_per_image": 9},
+}
+
+
+def sampler_of(project: Project, draws: str, folder: Path) -> Sampler:
+    """Only row 4, which has the most ROIs, has class 2: balanced, it comes up two or three times in five turns."""
+    dataset = project.open("train", MODELS["roi_unet"])
+    shares = {row: [0.2 if row == 4 else 0.0] * count for row, count in enumerate(dataset.index.rois_per_image.tolist())}
+    return Sampler(dataset, sampler_params(**DRAWS[draws]), write_shares(folder / "rois.parquet", dataset.index, shares))
+
+
+@pytest.mark.parametrize("draws", DRAWS)
 @pytest.mark.parametrize("images", [1, 2, 3, 100])
-def test_no_batch_of_any_epoch_is_larger(dataset: RoiDataset, images: int) -> None:
-    largest = largest_batch(dataset, images)
+def test_no_batch_of_any_epoch_is_larger(project: Project, tmp_path: Path, images: int, draws: str) -> None:
+    sampler = sampler_of(project, draws, tmp_path)
+    largest = largest_batch(sampler, images)
     for epoch in (1, 2, 3):
-        for batch in training_batches(dataset, Loading(images, threads=1, ahead=0), seed=0, epoch=epoch):
+        for batch in training_batches(sampler, Loading(images, threads=1, ahead=0), seed=0, epoch=epoch):
             assert len(batch.boxes) <= len(largest.boxes)
             for name, values in batch.features.items():
                 assert values.shape[0] <= largest.features[name].shape[0]
@@ -33,10 +49,10 @@ def test_no_batch_of_any_epoch_is_larger(dataset: RoiDataset, images: int) -> No
                 assert (found.dtype, found.shape[1:], len(found)) == (expected.dtype, expected.shape[1:], len(largest.boxes))
 
 
-def test_largest_batch_follows_the_params(dataset: RoiDataset) -> None:
-    counts = np.sort(dataset.index.rois_per_image)[::-1]
-    limit = dataset.params.max_rois_per_image
-    assert len(largest_batch(dataset, 2).boxes) == int(np.minimum(counts[:2], limit).sum())
+@pytest.mark.parametrize(("draws", "rois"), [("neutral", 3 + 2), ("extra boxes", 5 + 4), ("balanced", 5 + 5)])
+def test_largest_batch_follows_the_params(project: Project, tmp_path: Path, draws: str, rois: int) -> None:
+    assert project.open("train").index.rois_per_image.tolist() == [1, 2, 1, 2, 5]
+    assert len(largest_batch(sampler_of(project, draws, tmp_path), 2).boxes) == rois
 
 
 def test_kernels_are_limited_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

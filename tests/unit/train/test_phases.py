@@ -45,7 +45,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def train(project: Project, **changes: object) -> list[Checkpoint]:
-    paths = TrainPaths(project.statistics, project.index, project.features, HEAD, Path("metrics/train/default"))
+    paths = TrainPaths(project.statistics, project.rois, project.index, project.features, HEAD, Path("metrics/train/default"))
     train_head("default", sections_of(project, **{"epochs": 4, "phases": PHASES, **changes}), paths)
     return [load_checkpoint(path) for path in by_epoch(HEAD / "checkpoints")]
 
@@ -87,13 +87,13 @@ def test_the_rate_comes_back_after_a_switch(project: Project, here: Path) -> Non
 def test_what_fits_goes_over(project: Project) -> None:
     sections = sections_of(project)
     few = sections_of(project, phases=PHASES).phases()
-    train_set, val = project.open("train", MODELS["roi_unet"]), project.open("val", MODELS["roi_unet"])
+    sampler, val = project.sampler(MODELS["roi_unet"]), project.open("val", MODELS["roi_unet"])
     phases = []
     for number, (_, part) in enumerate([few[0], few[2]]):
         model = part.head.model
-        build = partial(build_head, model, train_set.store.specs)
-        splits = [item.read_by(model.layers, model.mask_hw) for item in (train_set, val)]
-        phases.append(Phase(str(number), None, build, MaskLoss(loss_params(), (1.0, 1.0, 1.0)), splits[0], splits[1], {}))
+        build = partial(build_head, model, val.store.specs)
+        drawn, whole = sampler.read_by(model.layers, model.mask_hw), val.read_by(model.layers, model.mask_hw)
+        phases.append(Phase(str(number), None, build, MaskLoss(loss_params(), (1.0, 1.0, 1.0)), drawn, whole, {}))
     fabric = make_fabric(sections.train)
     first = Learner(fabric, World(fabric), phases[0], sections.train)
     first.rehearse()

@@ -1,8 +1,7 @@
 """Tests of roiseg.train: a tiny run learns, leaves its files, goes on after a kill as if nothing was, and says why it can't."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from store_factory import MODELS, STATISTICS, Project, shared_project
+from store_factory import MODELS, STATISTICS, Project, sampler_params, shared_project
 from torch import nn
-from trainer_factory import EPOCHS, LOSS, TRAIN, files_of, learner_of, loss_params, rows_of, run_of
+from trainer_factory import EPOCHS, LOSS, TRAIN, Crash, files_of, learner_of, loss_params, rows_of, run_of
 
 from roiseg.batches import Loading, dequantise
 from roiseg.errors import CheckpointError, TrainingError
@@ -116,23 +115,6 @@ def test_a_picture_an_epoch(project: Project, unbroken: Path) -> None:
 
 
 # --- kill and go on ---
-
-
-@dataclass
-class Crash:
-    """Calls through a number of times, then fails before or after the call."""
-
-    function: Callable[..., Any]
-    calls: int
-    after: bool
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        self.calls -= 1
-        if self.calls or self.after:
-            value = self.function(*args, **kwargs)
-        if not self.calls:
-            raise KeyboardInterrupt
-        return value
 
 
 CRASHES = {
@@ -270,13 +252,18 @@ def test_seed_changes_the_run(project: Project, unbroken: Path, tmp_path: Path) 
 
 
 def test_train_head_publishes_the_same_bytes_each_time(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sections = TrainSections(project.sections(), loss_params(), TrainParams.parse(TRAIN | {"epochs": 2}, "train"))
+    sections = TrainSections(project.sections(), sampler_params(), loss_params(), TrainParams.parse(TRAIN | {"epochs": 2}, "train"))
     published = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
         paths = TrainPaths(
-            project.statistics, project.index, project.features, Path("models/heads/default"), Path("metrics/train/default")
+            project.statistics,
+            project.rois,
+            project.index,
+            project.features,
+            Path("models/heads/default"),
+            Path("metrics/train/default"),
         )
         last = train_head("default", sections, paths)
         published.append(files_of(Path("models")) | files_of(Path("metrics")))
@@ -299,7 +286,11 @@ def test_train_head_publishes_the_same_bytes_each_time(project: Project, tmp_pat
 def test_train_head_needs_its_class_weights(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "statistics.json").write_text(json.dumps({"recommended_class_weights": STATISTICS["recommended_class_weights"]}))
-    sections = TrainSections(project.sections(), loss_params(), TrainParams.parse(TRAIN, "train"))
+    sections = TrainSections(project.sections(), sampler_params(), loss_params(), TrainParams.parse(TRAIN, "train"))
     with pytest.raises(ValueError, match="no 'separation_aware_weights'"):
-        train_head("x", sections, TrainPaths(Path("statistics.json"), project.index, project.features, Path("out"), Path("live")))
+        train_head(
+            "x",
+            sections,
+            TrainPaths(Path("statistics.json"), project.rois, project.index, project.features, Path("out"), Path("live")),
+        )
     assert not Path("out").exists()

@@ -131,7 +131,7 @@ def evaluate(
         fixed = load_fixed(paths.pictures, dataset)
         if fixed:
             title = f"prediction: miou_fg_roi {figures['miou_fg_roi']:.4f}"
-            write_png(plots / "validation.png", draw_validation(head, dataset, fixed, device, title))
+            write_png(plots / "validation.png", draw_validation(head, dataset, fixed, device, title, "two_row"))
     write_json(paths.results, results, indent=None)
     write_json(paths.figures, {name: round(float(value), 6) for name, value in figures.items()})
     return figures

@@ -1,6 +1,6 @@
 """Running a head over a split, batch by batch."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from roiseg.batches import Batch, Loading, dequantise, whole_batches
 from roiseg.dataset import RoiDataset
 from roiseg.evaluate.metrics import MaskMetrics
+from roiseg.nn.outputs import HeadOutput
 
 MAX_ROIS = 64
 """ROIs in one pass of the head, which bounds memory in an image of 289 people."""
@@ -39,10 +40,26 @@ class Prediction:
         return self.logits[:, :2].argmax(dim=1).numpy().astype(np.uint8)
 
 
+def head_outputs(head: nn.Module, features: Mapping[str, Tensor], boxes: Tensor, wanted: Collection[str]) -> HeadOutput:
+    """What a head says of all boxes, at most `MAX_ROIS` at a time, float32 on the CPU.
+
+    Args:
+        head: in eval mode.
+        features: layer -> (B, C, H, W).
+        boxes: (R, 5) of image number and xyxy in the unit frame.
+        wanted: auxiliary outputs to bring along where the head has them; their first axis is R.
+    """
+    parts: list[HeadOutput] = [head(features, part) for part in torch.split(boxes, MAX_ROIS)]
+    names = [name for name in wanted if name in parts[0].aux]
+    return HeadOutput(
+        torch.cat([part.mask_logits.float().cpu() for part in parts]),
+        {name: torch.cat([part.aux[name].float().cpu() for part in parts]) for name in names},
+    )
+
+
 def run_head(head: nn.Module, features: Mapping[str, Tensor], boxes: Tensor) -> Tensor:
-    """Mask logits (R, 3, h, w) of all boxes, at most `MAX_ROIS` at a time."""
-    parts = [head(features, part).mask_logits.float().cpu() for part in torch.split(boxes, MAX_ROIS)]
-    return torch.cat(parts)
+    """Mask logits (R, 3, h, w) of all boxes, see `head_outputs`."""
+    return head_outputs(head, features, boxes, ()).mask_logits
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Pictures of people and their masks: arrays in, image out.
 
-All pictures are (H, W, 3) uint8 in OpenCV's BGR order.
+All pictures are (H, W, 3) uint8 in OpenCV's BGR order. What is drawn is in pixels of the canvas, the picture that is drawn on: a
+photograph is brought to the size at which it will be seen before, so that lines and numbers keep theirs.
 """
 
 from collections.abc import Sequence
@@ -11,26 +12,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from roiseg.evaluate.labels import Rectangle, digit_px, draw_label, label_places, label_size, touches
+from roiseg.evaluate.palette import RED, Colour, instance_colour
 from roiseg.files import write_bytes
 from roiseg.geometry import Floats
-from roiseg.masks import Bools
+from roiseg.masks import Bools, Floats32
 
 Picture = NDArray[np.uint8]
 
-COLUMN_HEIGHT = 360
-"""Height in pixels of each picture of a sheet."""
-
-ALPHA = 0.5
-RED = (40, 40, 230)
-# tab20 of matplotlib, its ten saturated colours first
-COLOURS = np.array(
-    [
-        (180, 119, 31), (14, 127, 255), (44, 160, 44), (189, 103, 148), (207, 190, 23),
-        (194, 119, 227), (34, 189, 188), (75, 86, 140), (232, 199, 174), (120, 187, 255),
-        (138, 223, 152), (213, 176, 197), (229, 218, 158), (210, 182, 247), (141, 219, 219),
-    ],
-    dtype=np.uint8,
-)  # fmt: skip
+MASK_ALPHA = 0.5
 
 
 @dataclass(frozen=True)
@@ -38,75 +28,79 @@ class Person:
     """What is drawn of one person.
 
     Attributes:
-        mask: (H, W) in the image frame.
-        box_image: (4,) xyxy, image frame.
-        number: what is written at the box, from 1.
+        mask: (H, W) of the canvas.
+        box_canvas: (4,) xyxy in pixels of the canvas.
+        number: what is written at the box, from 1; decides the colour.
     """
 
     mask: Bools
-    box_image: Floats
+    box_canvas: Floats
     number: int
 
 
-def colour(number: int) -> NDArray[np.uint8]:
-    """Colour (3,) of instance `number`; repeats after 15."""
-    return np.asarray(COLOURS[(number - 1) % len(COLOURS)])
+def tint(picture: Picture, where: Bools, colour: Colour, alpha: float) -> Picture:
+    """A copy of the picture with a colour laid over some of it.
+
+    Args:
+        picture: (H, W, 3).
+        where: (H, W).
+        colour: BGR.
+        alpha: share of the colour in [0, 1].
+    """
+    canvas = picture.copy()
+    mixed = canvas[where].astype(np.float32) * (1 - alpha) + np.array(colour, dtype=np.float32) * alpha
+    canvas[where] = mixed.round().astype(np.uint8)
+    return canvas
 
 
 def draw_masks(picture: Picture, people: Sequence[Person]) -> Picture:
     """A copy of the picture with every mask laid over it and outlined, each in its colour."""
     canvas = picture.copy()
     for person in people:
-        tint = colour(person.number)
-        mixed = canvas[person.mask].astype(np.float32) * (1 - ALPHA) + tint.astype(np.float32) * ALPHA
-        canvas[person.mask] = mixed.round().astype(np.uint8)
+        canvas = tint(canvas, person.mask, instance_colour(person.number), MASK_ALPHA)
     for person in people:
-        outlines, _ = cv2.findContours(person.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(canvas, outlines, -1, colour(person.number).tolist(), 1, cv2.LINE_8)
+        canvas = outline(canvas, person.mask, instance_colour(person.number))
+    return canvas
+
+
+def outline(picture: Picture, where: Bools, colour: Colour) -> Picture:
+    """A copy of the picture with an opaque line along the outer edge of a region, within it."""
+    canvas = picture.copy()
+    found, _ = cv2.findContours(where.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(canvas, found, -1, colour, 1, cv2.LINE_8)
     return canvas
 
 
 def draw_boxes(picture: Picture, people: Sequence[Person]) -> Picture:
-    """A copy of the picture with a red box around everybody, and their numbers."""
+    """A copy of the picture with a red box around everybody, and their numbers on top, none over another."""
     canvas = picture.copy()
-    height, width = canvas.shape[:2]
-    scale = max(height, width) / 900
-    for person in people:
-        x0, y0, x1, y1 = (round(float(item)) for item in person.box_image)
-        cv2.rectangle(canvas, (x0, y0), (min(x1, width) - 1, min(y1, height) - 1), RED, max(round(2 * scale), 1))
-        _label(canvas, str(person.number), (max(x0, 0), max(y0, 0)), scale)
+    image_hw = (canvas.shape[0], canvas.shape[1])
+    digits = digit_px(image_hw)
+    boxes = [_rectangle(person.box_canvas, canvas) for person in people]
+    texts = [str(person.number) for person in people]
+    places = label_places(boxes, [label_size(text, digits) for text in texts], image_hw)
+    thickness = max(digits // 6, 1)
+    for x0, y0, x1, y1 in boxes:
+        cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), RED, thickness)
+    for box, place in zip(boxes, places, strict=True):
+        if not touches(box, place):
+            cv2.line(canvas, place[:2], box[:2], RED, thickness)
+    for text, place in zip(texts, places, strict=True):
+        draw_label(canvas, text, place, digits)
     return canvas
 
 
-def _label(canvas: Picture, text: str, corner: tuple[int, int], scale: float) -> None:
-    size = 0.7 * max(scale, 0.5)
-    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
-    x, y = corner
-    cv2.rectangle(canvas, (x, y), (x + width + 4, y + height + 6), RED, cv2.FILLED)
-    cv2.putText(canvas, text, (x + 2, y + height + 2), cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), 1, cv2.LINE_AA)
+def _rectangle(box: Floats, canvas: Picture) -> Rectangle:
+    height, width = canvas.shape[:2]
+    x0, y0, x1, y1 = (round(float(item)) for item in box)
+    left, top = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
+    return left, top, max(min(x1, width), left + 1), max(min(y1, height), top + 1)
 
 
-def sheet(rows: Sequence[Sequence[Picture]], titles: Sequence[str]) -> Picture:
-    """Pictures in rows under a line of text each.
-
-    Args:
-        rows: pictures; those of one column have the same size.
-        titles: a text per row.
-    """
-    drawn = []
-    for pictures, title in zip(rows, titles, strict=True):
-        scaled = [_to_height(picture) for picture in pictures]
-        line = np.concatenate(scaled, axis=1)
-        head = np.full((26, line.shape[1], 3), 32, dtype=np.uint8)
-        cv2.putText(head, title, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
-        drawn += [head, line]
-    return np.concatenate(drawn, axis=0)
-
-
-def _to_height(picture: Picture) -> Picture:
-    width = max(round(picture.shape[1] * COLUMN_HEIGHT / picture.shape[0]), 1)
-    scaled = cv2.resize(picture, (width, COLUMN_HEIGHT), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.copyMakeBorder(scaled, 0, 4, 2, 2, cv2.BORDER_CONSTANT, value=(32, 32, 32)), dtype=np.uint8)
+def draw_heat(values: Floats32) -> Picture:
+    """Probabilities (H, W) in [0, 1] as heat: black, red, yellow, white."""
+    levels = (values.clip(0, 1) * 255).round().astype(np.uint8)
+    return np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_HOT), dtype=np.uint8)
 
 
 def write_png(path: Path, picture: Picture) -> None:

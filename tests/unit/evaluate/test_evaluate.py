@@ -17,6 +17,7 @@ from roiseg.evaluate import infer
 from roiseg.evaluate.evaluate import EvaluateParams, EvaluatePaths, coco_results, evaluate
 from roiseg.evaluate.infer import Prediction, Score, predictions, run_head
 from roiseg.evaluate.pictures import draw_validation, load_fixed, target_mask
+from roiseg.evaluate.sheets import LINE_PX
 from roiseg.heads import parse_model
 from roiseg.nn.outputs import HeadOutput
 from roiseg.train.checkpoint import BEST
@@ -171,11 +172,11 @@ def test_draw_validation_of_a_perfect_head(project: Project) -> None:
     dataset = project.open("val")
     fixed = load_fixed(project.index / "val" / "pictures", dataset)
     labels = torch.cat([torch.from_numpy(dataset.whole_sample(item.row).labels.astype(np.int64)) for item in fixed])
-    found = draw_validation(Knowing(labels), dataset, fixed, CPU, "epoch 1")
+    found = draw_validation(Knowing(labels), dataset, fixed, CPU, "epoch 1", "two_row")
     top, bottom = np.split(found.astype(int), 2)
-    nothing = draw_validation(Knowing(torch.zeros_like(labels)), dataset, fixed, CPU, "epoch 1")
+    nothing = draw_validation(Knowing(torch.zeros_like(labels)), dataset, fixed, CPU, "epoch 1", "two_row")
     empty = np.split(nothing.astype(int), 2)[1]
-    difference, ground = (np.abs(part - top)[26:].mean() for part in (bottom, empty))
+    difference, ground = (np.abs(part - top)[LINE_PX:].mean() for part in (bottom, empty))
     assert difference < 0.6 * ground, "predicted masks lie where the annotated ones do"
     np.testing.assert_array_equal(np.split(nothing, 2)[0], np.split(found, 2)[0])
 

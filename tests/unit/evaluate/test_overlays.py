@@ -1,4 +1,4 @@
-"""Tests of roiseg.evaluate.overlays and plots: what is painted where, sizes of sheets, and stable bytes."""
+"""Tests of roiseg.evaluate.overlays and plots: what is painted where, and stable bytes."""
 
 import csv
 from pathlib import Path
@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from roiseg.evaluate.overlays import ALPHA, COLOURS, COLUMN_HEIGHT, RED, Person, colour, draw_boxes, draw_masks, sheet, write_png
+from roiseg.evaluate.labels import DIGIT_PX, label_size
+from roiseg.evaluate.overlays import MASK_ALPHA, Person, draw_boxes, draw_masks, outline, tint, write_png
+from roiseg.evaluate.palette import RED, instance_colour
 from roiseg.evaluate.plots import SIZE_EDGES_PX, confusion_picture, iou_by_size, size_picture, write_rows
 
 
@@ -23,9 +25,21 @@ def grey() -> NDArray[np.uint8]:
     return np.full((60, 90, 3), 100, dtype=np.uint8)
 
 
-def test_colours_differ_and_repeat() -> None:
-    assert len({tuple(row) for row in COLOURS.tolist()}) == len(COLOURS) == 15
-    assert (colour(1) == colour(16)).all()
+def test_tint_by_hand(grey: NDArray[np.uint8]) -> None:
+    where = np.zeros((60, 90), dtype=bool)
+    where[10:20, 30:40] = True
+    found = tint(grey, where, (0, 200, 50), 0.3)
+    assert (found[where] == [70, 130, 85]).all()
+    assert (found[~where] == 100).all()
+    assert (grey == 100).all(), "the picture itself stays"
+
+
+def test_outline_is_the_edge_of_the_region(grey: NDArray[np.uint8]) -> None:
+    where = np.zeros((60, 90), dtype=bool)
+    where[10:20, 30:40] = True
+    edge = where.copy()
+    edge[11:19, 31:39] = False
+    np.testing.assert_array_equal((outline(grey, where, (1, 2, 3)) == [1, 2, 3]).all(axis=2), edge)
 
 
 def test_masks_are_blended_and_outlined(grey: NDArray[np.uint8]) -> None:
@@ -33,9 +47,9 @@ def test_masks_are_blended_and_outlined(grey: NDArray[np.uint8]) -> None:
     found = draw_masks(grey, people)
     assert (grey == 100).all(), "the picture itself stays"
     for item, (y, x) in zip(people, ((15, 20), (40, 65)), strict=True):
-        tint = colour(item.number).astype(float)
-        np.testing.assert_allclose(found[y, x], 100 * (1 - ALPHA) + tint * ALPHA, atol=0.51)
-        top, left = int(item.box_image[1]), int(item.box_image[0])
+        tint = np.array(instance_colour(item.number), dtype=float)
+        np.testing.assert_allclose(found[y, x], 100 * (1 - MASK_ALPHA) + tint * MASK_ALPHA, atol=0.51)
+        top, left = int(item.box_canvas[1]), int(item.box_canvas[0])
         assert found[top, left + 3].tolist() == tint.tolist(), "the outline is opaque"
     outside = ~(people[0].mask | people[1].mask)
     assert (found[outside] == 100).all()
@@ -49,17 +63,19 @@ def test_empty_masks_and_nobody(grey: NDArray[np.uint8]) -> None:
     np.testing.assert_array_equal(draw_boxes(grey, []), grey)
 
 
-def test_boxes_are_red_and_numbered(grey: NDArray[np.uint8]) -> None:
-    found = draw_boxes(grey, [person(7, slice(10, 50), slice(20, 70))])
-    assert (grey == 100).all()
+def test_boxes_are_red_and_numbered() -> None:
+    canvas = np.full((360, 480, 3), 100, dtype=np.uint8)
+    found = draw_boxes(canvas, [person(7, slice(100, 300), slice(200, 400), (360, 480))])
+    assert (canvas == 100).all()
     red = (found == np.array(RED)).all(axis=2)
-    assert red[49, 20:70].all()
-    assert red[10:50, 69].all()
-    assert not red[51:, :].any()
-    assert not red[:10].any()
+    assert red[299, 200:400].all()
+    assert red[100:300, 399].all()
+    inside = np.zeros((360, 480), dtype=bool)
+    inside[100:300, 200:400] = True
+    assert not red[~inside].any()
     changed = (found != 100).any(axis=2)
     assert (changed & ~red).any(), "the number is written in white"
-    other = draw_boxes(grey, [person(8, slice(10, 50), slice(20, 70))])
+    other = draw_boxes(canvas, [person(8, slice(100, 300), slice(200, 400), (360, 480))])
     assert (other != found).any()
 
 
@@ -70,16 +86,27 @@ def test_boxes_beyond_the_image_stay_in_it(grey: NDArray[np.uint8]) -> None:
     assert red[20:, 89].all()
 
 
-def test_sheet_has_a_title_over_every_row(grey: NDArray[np.uint8]) -> None:
-    wide = np.full((30, 90, 3), 200, dtype=np.uint8)
-    found = sheet([[grey, wide], [grey, wide]], ["annotation", "epoch 3"])
-    width = round(90 * COLUMN_HEIGHT / 60) + round(90 * COLUMN_HEIGHT / 30) + 2 * 4
-    assert found.shape == (2 * (26 + COLUMN_HEIGHT + 4), width, 3)
-    rows = (slice(0, 26), slice(26 + COLUMN_HEIGHT + 4, 2 * 26 + COLUMN_HEIGHT + 4))
-    titles = [found[row] for row in rows]
-    assert all((title == 255).any() for title in titles)
-    assert (titles[0] != titles[1]).any()
-    np.testing.assert_array_equal(found[26 : 26 + COLUMN_HEIGHT, 2:200], np.full((COLUMN_HEIGHT, 198, 3), 100))
+def test_numbers_of_people_at_one_corner_are_all_whole() -> None:
+    canvas = np.full((360, 480, 3), 100, dtype=np.uint8)
+    people = [person(number, slice(100, 300), slice(200, 400), (360, 480)) for number in (1, 2, 3)]
+    found = draw_boxes(canvas, people)
+    width, height = label_size("1", DIGIT_PX)
+    for number, (x, y) in enumerate(((200, 100), (200, 100 - height), (400 - width, 100)), start=1):
+        alone = draw_boxes(
+            np.full((360, 480, 3), 100, dtype=np.uint8), [person(number, slice(y, y + 100), slice(x, x + 60), (360, 480))]
+        )
+        np.testing.assert_array_equal(found[y : y + height, x : x + width], alone[y : y + height, x : x + width])
+
+
+def test_a_number_that_found_no_room_at_its_box_has_a_line_to_it() -> None:
+    people = [person(number, slice(100, 110), slice(200, 210), (360, 480)) for number in range(1, 31)]
+    found = draw_boxes(np.full((360, 480, 3), 100, dtype=np.uint8), people)
+    width, height = label_size("1", DIGIT_PX)
+    red = (found == np.array(RED)).all(axis=2)
+    assert red.sum() > 0.5 * 30 * width * height
+    ring = cv2.dilate(red.astype(np.uint8), np.ones((3, 3), np.uint8))
+    count, _ = cv2.connectedComponents(ring)
+    assert count == 2, "labels, lines and boxes hang together; the rest is background"
 
 
 def test_png_comes_back(tmp_path: Path, grey: NDArray[np.uint8]) -> None:

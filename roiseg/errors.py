@@ -15,6 +15,7 @@
     ├── WorkBusyError(BlockingIOError)     another process works on the same thing
     ├── CheckpointError(ValueError)
     ├── TrainingError(RuntimeError)
+    ├── PackageError(ImportError)          something was asked for whose package isn't installed
     └── ParityError(RuntimeError)          an exported model that disagrees with its source
 
 Each is also the builtin that a caller would expect. A message names the thing, its value, what was expected, and the remedy.
@@ -79,6 +80,10 @@ class CheckpointError(RoisegError, ValueError):
 
 class TrainingError(RoisegError, RuntimeError):
     """Raised when training can't go on."""
+
+
+class PackageError(RoisegError, ImportError):
+    """Raised when something is asked for that needs a package which isn't installed."""
 
 
 class ParityError(RoisegError, RuntimeError):

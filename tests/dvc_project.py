@@ -17,6 +17,7 @@ PROJECT = (
     "bench",
     ".dvc/config",
     ".dvc/.gitignore",
+    ".dvc/plots",
     ".dvcignore",
     ".gitignore",
     "dvc.yaml",
@@ -45,7 +46,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 EXP_SHOW = (
     "dvc exp show --only-changed --drop "
-    "'(val|never|oracle|pixel|target|detection|Created|parity|onnx|.*(pooled|dataset|class|bg)$)'"
+    "'(val|weight_|never|oracle|pixel|target|detection|Created|parity|onnx|.*(pooled|dataset|class|bg)$)'"
 )
 """The README's table of experiments."""
 

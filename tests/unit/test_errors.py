@@ -23,6 +23,7 @@ BUILTIN = {
     "WorkBusyError": BlockingIOError,
     "CheckpointError": ValueError,
     "TrainingError": RuntimeError,
+    "PackageError": ImportError,
     "ParityError": RuntimeError,
 }
 

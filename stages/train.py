@@ -7,7 +7,9 @@ from roiseg.console import run_stage
 from roiseg.losses import LossParams
 from roiseg.params import load_params, load_section
 from roiseg.sampler import SamplerParams
+from roiseg.train.log import LiveCurves, Observer
 from roiseg.train.params import TrainParams
+from roiseg.train.tensorboard import TensorBoard
 from roiseg.train.train import TrainPaths, TrainSections, train_head
 from roiseg.trained import FEATURES, HEADS, INDEX, HeadSections
 
@@ -23,7 +25,10 @@ def main(head: str) -> None:
     )
     statistics, rois = Path("metrics/data_analyze.json"), Path("data/rois.parquet")
     paths = TrainPaths(statistics, rois, INDEX, FEATURES, HEADS / head, Path("metrics/train") / head)
-    train_head(head, sections, paths)
+    observers: list[Observer] = [LiveCurves(paths.live)]
+    if sections.train.tensorboard:
+        observers.append(TensorBoard(Path("logs/tensorboard") / head))
+    train_head(head, sections, paths, observers)
 
 
 if __name__ == "__main__":

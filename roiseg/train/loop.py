@@ -309,7 +309,9 @@ class Trainer:
         run = self._run
         if run.fixed:
             title = f"epoch {epoch}: {LEAD} {figures[LEAD]:.4f}"
-            picture = draw_validation(learner.average.head, learner.phase.val, list(run.fixed), self._fabric.device, title)
+            picture = draw_validation(
+                learner.average.head, learner.phase.val, run.fixed, self._fabric.device, title, run.params.pictures
+            )
             write_png(self._folder.pictures / f"validation_all_images_epoch_{epoch:04d}.png", picture)
 
     def _keep_untrained(self) -> None:

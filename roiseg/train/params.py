@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from roiseg.evaluate.pictures import Layout
 from roiseg.params import Section
 
 Milestone = Annotated[int, Field(ge=1)]
@@ -61,7 +62,8 @@ class TrainParams(Section):
     max_skipped_steps: int = Field(ge=0)
     average_decay: float = Field(ge=0, lt=1)
     keep_checkpoints: int | None = Field(ge=0)
-    pictures: Literal["two_row", "four_panel"]
+    pictures: Layout
+    tensorboard: bool
     device: Literal["auto", "cpu", "cuda"]
     devices: int = Field(ge=1)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -78,6 +80,7 @@ CONTINUATION = frozenset(
         "keep_checkpoints",
         "max_skipped_steps",
         "pictures",
+        "tensorboard",
     }
 )
 """Keys of `train` that say how far a run goes and what is kept of it; a run that goes on may have others than the one before."""

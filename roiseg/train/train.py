@@ -1,6 +1,7 @@
 """The `train` stage: params and paths to a trained head."""
 
 import json
+import logging
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -22,12 +23,17 @@ from roiseg.train.folder import RunFolder
 from roiseg.train.keep import check_same, kept_files, load_kept
 from roiseg.train.log import Observer, Row, write_live
 from roiseg.train.loop import Trainer
+from roiseg.train.monitor import report_lines, weight_report
 from roiseg.train.params import NOTHING_KEPT, PhaseParams, TrainParams
 from roiseg.train.phases import resolve_phases
+from roiseg.train.progress_plot import NAME as PROGRESS
+from roiseg.train.progress_plot import progress_plot
 from roiseg.train.run import Phase, Run
 from roiseg.train.world import World, make_fabric
 from roiseg.trained import HeadSections
 from roiseg.work import claimed, link_tree, mark_done, work_folder
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -173,3 +179,6 @@ def _publish(folder: RunFolder, rows: list[Row], keep: int | None, paths: TrainP
         write_live(rows, aside)
         if folder.pictures.is_dir():
             shutil.copytree(folder.pictures, aside / "pictures")
+        progress_plot(rows, aside / "pictures" / PROGRESS)
+    for line in report_lines(weight_report(rows)):
+        logger.info(line)

@@ -110,7 +110,7 @@ def test_a_picture_an_epoch(project: Project, unbroken: Path) -> None:
         checkpoint = load_checkpoint(kept)
         head.load_state_dict(dict(checkpoint.model))
         title = f"epoch {checkpoint.epoch}: miou_fg_roi {checkpoint.metrics['miou_fg_roi']:.4f}"
-        expected = draw_validation(head, val, list(run.fixed), torch.device("cpu"), title)
+        expected = draw_validation(head, val, list(run.fixed), torch.device("cpu"), title, "two_row")
         np.testing.assert_array_equal(np.asarray(cv2.imread(str(path))), expected)
 
 
@@ -271,7 +271,8 @@ def test_train_head_publishes_the_same_bytes_each_time(project: Project, tmp_pat
     names = set(published[0])
     assert {"heads/default/best_model.pth", "train/default/metrics.json"} <= names
     assert sum(name.startswith("heads/default/checkpoints/") for name in names) == 2
-    assert sum(name.startswith("train/default/pictures/") for name in names) == 2
+    assert sum(name.startswith("train/default/pictures/validation_all_images_epoch_") for name in names) == 2
+    assert {"train/default/pictures/training_progress.png", "train/default/weights.json"} <= names
     assert any(name.startswith("train/default/plots/metrics/train/total") for name in names)
     live = json.loads(published[0]["train/default/metrics.json"])
     assert live["val"]["miou_fg_roi"] == pytest.approx(last["miou_fg_roi"])

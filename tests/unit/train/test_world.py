@@ -72,7 +72,8 @@ def test_one_process_writes_and_speaks(together: Path) -> None:
     log = (together / "logs/train@default.log").read_text()
     assert [log.count(f"epoch {epoch}: loss") for epoch in (1, 2, 3)] == [1, 1, 1]
     assert {path.name for path in (together / "live/pictures").iterdir()} == {
-        f"validation_all_images_epoch_000{epoch}.png" for epoch in (1, 2, 3)
+        "training_progress.png",
+        *(f"validation_all_images_epoch_000{epoch}.png" for epoch in (1, 2, 3)),
     }
 
 

@@ -23,6 +23,7 @@ from roiseg.sampler import SamplerParams
 from roiseg.shares import check_padding
 from roiseg.train.params import TrainParams
 from roiseg.train.phases import resolve_phases
+from roiseg.train.tensorboard import WatchParams
 
 SECTIONS: Mapping[str, type[Section]] = {
     "sample": SampleParams,
@@ -36,6 +37,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "sampler": SamplerParams,
     "loss": LossParams,
     "train": TrainParams,
+    "watch": WatchParams,
     "evaluate": EvaluateParams,
     "export": ExportParams,
 }

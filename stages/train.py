@@ -9,7 +9,7 @@ from roiseg.params import load_params, load_section
 from roiseg.sampler import SamplerParams
 from roiseg.train.log import LiveCurves, Observer
 from roiseg.train.params import TrainParams
-from roiseg.train.tensorboard import TensorBoard
+from roiseg.train.tensorboard import TensorBoard, WatchParams
 from roiseg.train.train import TrainPaths, TrainSections, train_head
 from roiseg.trained import FEATURES, HEADS, INDEX, HeadSections
 
@@ -26,7 +26,7 @@ def main(head: str) -> None:
     statistics, rois = Path("metrics/data_analyze.json"), Path("data/rois.parquet")
     paths = TrainPaths(statistics, rois, INDEX, FEATURES, HEADS / head, Path("metrics/train") / head)
     observers: list[Observer] = [LiveCurves(paths.live)]
-    if sections.train.tensorboard:
+    if load_section(WatchParams, "watch", values).tensorboard:
         observers.append(TensorBoard(Path("logs/tensorboard") / head))
     train_head(head, sections, paths, observers)
 

@@ -54,7 +54,6 @@ TRAIN: dict[str, Any] = {
     "keep_checkpoints": None,
     "average_decay": 0.5,
     "pictures": "two_row",
-    "tensorboard": False,
     "device": "cpu",
     "devices": 1,
     "precision": "32-true",

@@ -63,7 +63,6 @@ class TrainParams(Section):
     average_decay: float = Field(ge=0, lt=1)
     keep_checkpoints: int | None = Field(ge=0)
     pictures: Layout
-    tensorboard: bool
     device: Literal["auto", "cpu", "cuda"]
     devices: int = Field(ge=1)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -80,7 +79,6 @@ CONTINUATION = frozenset(
         "keep_checkpoints",
         "max_skipped_steps",
         "pictures",
-        "tensorboard",
     }
 )
 """Keys of `train` that say how far a run goes and what is kept of it; a run that goes on may have others than the one before."""

@@ -5,10 +5,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roiseg.errors import PackageError
+from roiseg.params import Section
 from roiseg.train.log import Row, scalars
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+
+class WatchParams(Section):
+    """Section `watch`."""
+
+    tensorboard: bool
 
 
 class TensorBoard:
@@ -27,8 +34,8 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise PackageError(
-                f"train.tensorboard is true, but {error.name or 'tensorboard'!r} isn't installed; run "
-                "`uv sync --extra tensorboard` (or `pip install tensorboard`), or set train.tensorboard to false"
+                f"watch.tensorboard is true, but {error.name or 'tensorboard'!r} isn't installed; run "
+                "`uv sync --extra tensorboard` (or `pip install tensorboard`), or set watch.tensorboard to false"
             ) from error
         self._make = SummaryWriter
         self._folder = folder

@@ -115,7 +115,7 @@ def test_declared_params_exist_and_sections_are_declared() -> None:
                 current = current[part]
             used.add(key.split(".")[0])
     # `reader` only makes things fast; `heads` is the matrix itself.
-    assert used == set(params) - {"reader", "heads"}
+    assert used == set(params) - {"reader", "watch", "heads"}
 
 
 @pytest.mark.parametrize("section", ["loss", "sampler"])

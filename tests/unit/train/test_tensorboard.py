@@ -101,5 +101,5 @@ def test_without_the_package_it_says_what_to_install(tmp_path: Path, monkeypatch
         return import_before(name, globals_, locals_, fromlist, level)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(PackageError, match=r"train\.tensorboard is true, but 'tensorboard' isn't installed; run `uv sync --extra"):
+    with pytest.raises(PackageError, match=r"watch\.tensorboard is true, but 'tensorboard' isn't installed; run `uv sync --extra"):
         TensorBoard(tmp_path)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rate_forms import closed_form
 from torch import nn
 from trainer_factory import TRAIN
 
@@ -97,6 +98,37 @@ def test_exponential_by_hand() -> None:
     found = per_step(schedule(scheduler="exponential", decay_factor=0.5), 4)
     assert found[::PER_EPOCH] == pytest.approx([0.1, 0.05, 0.025, 0.0125])
     assert found[1] == found[0], "it falls from epoch to epoch"
+
+
+SCHEDULES = st.fixed_dictionaries(
+    {
+        "scheduler": st.sampled_from(["cosine", "cosine_restarts", "step", "exponential", "plateau", "none"]),
+        "lr": st.floats(1e-4, 1.0),
+        "min_lr": st.floats(0.0, 0.5),
+        "warmup_epochs": st.floats(0.0, 4.0),
+        "restart_epochs": st.integers(1, 5),
+        "restart_factor": st.integers(1, 3),
+        "step_epochs": st.lists(st.integers(1, 30), max_size=4),
+        "decay_factor": st.floats(0.05, 0.95),
+        "plateau_epochs": st.integers(0, 3),
+        "epochs": st.integers(1, 30),
+    }
+)
+
+
+@given(
+    changes=SCHEDULES,
+    mode=st.sampled_from(["max", "min"]),
+    steps=st.integers(1, 7),
+    figures=st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), min_size=30, max_size=30),
+)
+def test_every_schedule_is_its_closed_form(changes: dict[str, object], mode: Mode, steps: int, figures: list[float]) -> None:
+    stop = {"metric": "miou_fg_roi", "mode": mode, "patience": None}
+    params = TrainParams.parse({**TRAIN, **changes, "early_stop": stop}, "train")
+    made = Schedule(params, steps, params.epochs)
+    for step in range(params.epochs * steps):
+        past = figures[: step // steps]
+        assert made.rate(step, past) == pytest.approx(closed_form(params, step, steps, past), rel=1e-9, abs=1e-12)
 
 
 def test_none_stays() -> None:

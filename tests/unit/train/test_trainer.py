@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -11,13 +10,12 @@ import pytest
 import torch
 from store_factory import MODELS, STATISTICS, Project, sampler_params, shared_project
 from torch import nn
-from trainer_factory import EPOCHS, LOSS, TRAIN, Crash, files_of, learner_of, loss_params, rows_of, run_of
+from trainer_factory import EPOCHS, LOSS, TRAIN, files_of, learner_of, loss_params, rows_of, run_of
 
-from roiseg.batches import Loading, dequantise
+from roiseg.batches import Loading
 from roiseg.errors import CheckpointError, TrainingError
 from roiseg.evaluate.infer import Score, predictions
 from roiseg.evaluate.pictures import draw_validation
-from roiseg.train import folder, learner, loop
 from roiseg.train.checkpoint import BEST, NAME, load_checkpoint, newest
 from roiseg.train.learner import Learner
 from roiseg.train.loop import Trainer
@@ -114,30 +112,7 @@ def test_a_picture_an_epoch(project: Project, unbroken: Path) -> None:
         np.testing.assert_array_equal(np.asarray(cv2.imread(str(path))), expected)
 
 
-# --- kill and go on ---
-
-
-CRASHES = {
-    "in the middle of epoch 3": (learner, "dequantise", 1 + 2 * 5 + 3, False),
-    "before the picture of epoch 3": (loop, "write_png", 3, False),
-    "before the first file of epoch 1": (folder, "save_checkpoint", 1, False),
-    "between best and checkpoint": (folder, "save_checkpoint", 1, True),
-    "right after the checkpoint of epoch 1": (folder, "save_checkpoint", 2, True),
-}
-
-
-@pytest.mark.parametrize("name", CRASHES)
-def test_resumed_is_unbroken(project: Project, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    module, attribute, calls, after = CRASHES[name]
-    with monkeypatch.context() as patch:
-        patch.setattr(module, attribute, Crash(getattr(module, attribute), calls, after))
-        with pytest.raises(KeyboardInterrupt):
-            Trainer(run_of(project), tmp_path).fit()
-    torch.manual_seed(12345)  # another process starts with another state
-    Trainer(run_of(project), tmp_path).fit()
-    expected, found = files_of(unbroken), files_of(tmp_path)
-    assert found.keys() == expected.keys()
-    assert [path for path in expected if found[path] != expected[path]] == []
+# --- go on; kills at any moment are in test_sudden_ends.py ---
 
 
 def test_finished_run_does_nothing_more(project: Project, unbroken: Path) -> None:
@@ -208,24 +183,6 @@ def test_the_last_checkpoints_are_kept(project: Project, unbroken: Path, tmp_pat
     found = sorted((tmp_path / "checkpoints").iterdir())
     assert [load_checkpoint(path).epoch for path in found] == left
     assert (tmp_path / "best_model.pth").read_bytes() == (unbroken / "best_model.pth").read_bytes()
-
-
-# --- schedules ---
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
-@pytest.mark.parametrize("scheduler", ["cosine_restarts", "step", "exponential", "plateau", "none"])
-def test_resumed_is_unbroken_whatever_the_schedule(
-    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, scheduler: str
-) -> None:
-    changes: dict[str, Any] = {"optimizer": optimizer, "scheduler": scheduler, "epochs": 3, "keep_checkpoints": 1}
-    Trainer(run_of(project, "roi_crop", **changes), tmp_path / "whole").fit()
-    with monkeypatch.context() as patch:
-        patch.setattr(learner, "dequantise", Crash(dequantise, 1 + 5 + 3, after=False))
-        with pytest.raises(KeyboardInterrupt):
-            Trainer(run_of(project, "roi_crop", **changes), tmp_path / "killed").fit()
-    Trainer(run_of(project, "roi_crop", **changes), tmp_path / "killed").fit()
-    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
 
 
 # --- parts ---

@@ -33,6 +33,19 @@ def test_training_on_a_layer_that_is_not_there(finished: Project) -> None:
     assert "the detector has no layer_4; choose --layers out of layer_3, layer_5, layer_19, layer_22, layer_34" in said
 
 
+def test_loop(finished: Project, tmp_path: Path) -> None:
+    """Both sides made the same steps, and all of the loop's time is told."""
+    found = bench(finished, tmp_path / "out.json", "loop", "--rounds", "2")
+    assert found["loss_difference"] < 1e-3
+    assert found["loop_over_bare"] > 0
+    assert found["loop_over_bare_cpu"] > 0
+    shares = found["shares"]
+    assert set(shares) == {"forward", "backward", "optimiser", "running average", "waiting for data", "rest"}
+    assert sum(shares.values()) == pytest.approx(1)
+    assert all(share > 0 for share in shares.values())
+    assert found["share_in_steps"] == pytest.approx(shares["forward"] + shares["backward"] + shares["optimiser"])
+
+
 def test_extraction(finished: Project, tmp_path: Path) -> None:
     found = bench(finished, tmp_path / "out.json", "extraction", "--images", "4")
     assert found["images"] == 4

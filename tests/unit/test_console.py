@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -13,19 +12,7 @@ from roiseg.console import run_stage
 from roiseg.errors import ParamsError, RoisegError, StoreError
 from roiseg.work import mark_done, work_folder
 
-
-@pytest.fixture(autouse=True)
-def root_logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A working folder of its own, and the logging of the tests as it was."""
-    monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    root.handlers = []  # or `force=True` would close pytest's
-    yield
-    for handler in root.handlers:
-        handler.close()
-    root.handlers = handlers
-    root.setLevel(level)
+pytestmark = pytest.mark.usefixtures("stage_folder")
 
 
 def logged(stage: str) -> str:

@@ -12,6 +12,7 @@
     │   ├── StoreMismatchError             made with other settings than asked for
     │   └── StoreDamagedError              incomplete, truncated or changed bytes
     ├── DiskSpaceError(OSError)            no room for a store
+    ├── UnwritableError(OSError)           the file system refuses a file or folder
     ├── WorkBusyError(BlockingIOError)     another process works on the same thing
     ├── CheckpointError(ValueError)
     ├── TrainingError(RuntimeError)
@@ -68,6 +69,10 @@ class StoreDamagedError(StoreError):
 
 class DiskSpaceError(RoisegError, OSError):
     """Raised before a store is begun that won't fit, or when the disk fills up while one is written."""
+
+
+class UnwritableError(RoisegError, OSError):
+    """Raised when the file system refuses what is written: no room, no right, or something else under the name."""
 
 
 class WorkBusyError(RoisegError, BlockingIOError):

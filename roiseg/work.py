@@ -62,13 +62,14 @@ def link_tree(source: Path, out: Path) -> None:
     aside = out.with_name(f"{out.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, aside, copy_function=_link)
+    shutil.copytree(source, aside, copy_function=link)
     if out.is_dir():
         shutil.rmtree(out)
     aside.replace(out)
 
 
-def _link(source: str, target: str) -> str:
+def link(source: str, target: str) -> str:
+    """Put a hard link to a file at `target`, or a copy where the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:

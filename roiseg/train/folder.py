@@ -67,6 +67,10 @@ class RunFolder:
         save_checkpoint(
             self.checkpoints / checkpoint_name(checkpoint.epoch, mask_hw, checkpoint.metrics["miou_fg_roi"]), checkpoint
         )
+        self.prune(keep)
+
+    def prune(self, keep: int | None) -> None:
+        """Delete what `keep` leaves out, see `save`; also what a killed run was just about to delete."""
         prune(self.checkpoints, None if keep is None else max(keep, 1))
 
     def snapshots(self) -> list[Path]:

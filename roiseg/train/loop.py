@@ -159,6 +159,8 @@ class Trainer:
                     observer.epoch(self._rows)
                 logger.info("epoch %d: loss %.4f, %s %.4f", epoch, losses.get("train_total", float("nan")), LEAD, figures[LEAD])
             self._average_snapshots()
+            if self._world.is_first:
+                self._folder.prune(self._run.params.keep_checkpoints)
             for observer in self._observers:
                 observer.end()
         return self._rows

@@ -1,10 +1,11 @@
 """The `train` stage: params and paths to a trained head."""
 
+import errno
 import json
 import logging
 import shutil
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 
 from roiseg.dataset import RoiDataset
-from roiseg.errors import ParamsError
+from roiseg.errors import ParamsError, RoisegError, UnwritableError
 from roiseg.evaluate.pictures import load_fixed
 from roiseg.files import new_folder, sha256_file
 from roiseg.heads import build_head
@@ -31,7 +32,12 @@ from roiseg.train.progress_plot import progress_plot
 from roiseg.train.run import Phase, Run
 from roiseg.train.world import World, make_fabric
 from roiseg.trained import HeadSections
-from roiseg.work import claimed, link_tree, mark_done, work_folder
+from roiseg.work import claimed, link, link_tree, mark_done, work_folder
+
+REFUSALS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+)
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +105,7 @@ def train_head(head: str, sections: TrainSections, paths: TrainPaths, observers:
         CheckpointError: see `roiseg.train.keep`.
         AnnotationError, StoreMismatchError: see `Sampler`.
         TrainingError: see `Trainer`.
+        UnwritableError: the file system refuses a file of the run, or the outs.
         WorkBusyError: another process trains the same.
     """
     fabric = make_fabric(sections.train)
@@ -113,13 +120,34 @@ def train_head(head: str, sections: TrainSections, paths: TrainPaths, observers:
     run = _make_run(sections, paths, kept)
     stage = f"train@{head}"
     folder = work_folder(stage, _fingerprint(sections, paths, run, kept))
-    with claimed(folder) if world.is_first else nullcontext():
+    with refusal_is_said(folder), claimed(folder) if world.is_first else nullcontext():
         rows = Trainer(run, folder, fabric, observers).fit()
         if world.is_first:
             _publish(RunFolder(folder), rows, sections.train.keep_checkpoints, paths)
             mark_done(folder, stage, (paths.statistics, paths.live / "metrics.json"))
         world.wait()
     return rows[-1]
+
+
+@contextmanager
+def refusal_is_said(folder: Path) -> Iterator[None]:
+    """Turn the file system's refusal into an error that says where, and what is kept.
+
+    Args:
+        folder: named where the system names no file, as for a full disk.
+
+    Raises:
+        UnwritableError: no room, no right, or something else under a name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, RoisegError) or error.errno not in REFUSALS:
+            raise
+        raise UnwritableError(
+            f"{error.filename2 or error.filename or folder}: can't be written ({error.strerror}); see that nothing else has its "
+            "name, that you may write there and that the disk has room, and run again: it goes on after the last finished epoch"
+        ) from error
 
 
 def _make_run(sections: TrainSections, paths: TrainPaths, kept: Sequence[Path]) -> Run:
@@ -173,7 +201,7 @@ def _publish(folder: RunFolder, rows: list[Row], keep: int | None, paths: TrainP
     shutil.rmtree(models, ignore_errors=True)
     (models / "checkpoints").mkdir(parents=True)
     for path in folder.to_publish(keep):
-        (models / path).hardlink_to(folder.path / path)
+        link(str(folder.path / path), str(models / path))
     link_tree(models, paths.out)
     with new_folder(paths.live) as aside:
         write_live(rows, aside)

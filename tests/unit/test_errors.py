@@ -20,6 +20,7 @@ BUILTIN = {
     "StoreMismatchError": ValueError,
     "StoreDamagedError": ValueError,
     "DiskSpaceError": OSError,
+    "UnwritableError": OSError,
     "WorkBusyError": BlockingIOError,
     "CheckpointError": ValueError,
     "TrainingError": RuntimeError,

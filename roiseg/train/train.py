@@ -4,7 +4,7 @@ import errno
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -153,8 +153,8 @@ def refusal_is_said(folder: Path) -> Iterator[None]:
 def _make_run(sections: TrainSections, paths: TrainPaths, kept: Sequence[Path]) -> Run:
     train, val = (sections.head.open_split(split, paths.index, paths.features) for split in ("train", "val"))
     sampler = Sampler(train, sections.sampler, paths.rois)
-    weights = class_weights(sections.loss.class_weights, json.loads(paths.statistics.read_text()))
-    phases = [_make_phase(params, part, sampler, val, weights) for params, part in sections.phases()]
+    statistics = json.loads(paths.statistics.read_text())
+    phases = [_make_phase(params, part, sampler, val, statistics) for params, part in sections.phases()]
     fixed = load_fixed(paths.index / "val" / "pictures", val)
     run = Run(phases, fixed, sections.train, sections.head.reader, load_kept(kept))
     if run.kept is not None:
@@ -164,14 +164,14 @@ def _make_run(sections: TrainSections, paths: TrainPaths, kept: Sequence[Path]) 
 
 
 def _make_phase(
-    params: PhaseParams | None, sections: TrainSections, sampler: Sampler, val: RoiDataset, weights: tuple[float, float, float]
+    params: PhaseParams | None, sections: TrainSections, sampler: Sampler, val: RoiDataset, statistics: Mapping[str, Any]
 ) -> Phase:
     model = sections.head.model
     return Phase(
         name=params.name if params else None,
         until=params.until if params else None,
         build=partial(build_head, model, val.store.specs),
-        loss=MaskLoss(sections.loss, weights),
+        loss=MaskLoss(sections.loss, class_weights(sections.loss.class_weights, statistics)),
         sampler=sampler.read_by(model.layers, model.mask_hw),
         val=val.read_by(model.layers, model.mask_hw),
         described=sections.described(),

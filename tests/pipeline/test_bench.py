@@ -46,6 +46,14 @@ def test_loop(finished: Project, tmp_path: Path) -> None:
     assert found["share_in_steps"] == pytest.approx(shares["forward"] + shares["backward"] + shares["optimiser"])
 
 
+def test_precision(finished: Project, tmp_path: Path) -> None:
+    """Both sides were trained on the same, so they score alike."""
+    found = bench(finished, tmp_path / "out.json", "precision", "--epochs", "2")
+    assert found["mixed_over_plain_speed"] > 0
+    plain, mixed = found["scores"].values()
+    assert mixed == pytest.approx(plain, abs=0.05)
+
+
 def test_extraction(finished: Project, tmp_path: Path) -> None:
     found = bench(finished, tmp_path / "out.json", "extraction", "--images", "4")
     assert found["images"] == 4

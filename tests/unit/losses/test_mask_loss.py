@@ -56,7 +56,9 @@ def batch() -> tuple[HeadOutput, Targets]:
 def test_parts_are_named_and_add_up(batch: tuple[HeadOutput, Targets]) -> None:
     output, targets = batch
     parts = MaskLoss(loss_params(ce=0.7, dice=0.2, dice_classes=[1, 2], boundary_weight=2.0), (0.5, 1.0, 1.5))(output, targets)
-    assert set(parts) == {"total", "ce", "dice", "mean_pixel_weight"}
+    weights = {"weight_ce": 0.7, "weight_dice": 0.2, "weight_boundary": 2.0, "weight_instance_sep": 1.0}
+    assert set(parts) == {"total", "ce", "dice", "mean_pixel_weight", *weights}
+    assert {name: float(parts[name]) for name in weights} == pytest.approx(weights)
     assert all(value.ndim == 0 for value in parts.values())
     torch.testing.assert_close(parts["total"], 0.7 * parts["ce"] + 0.2 * parts["dice"])
     torch.testing.assert_close(parts["dice"], dice(output.mask_logits, targets.labels, [1, 2], 1.0))

@@ -159,6 +159,13 @@ def test_the_whole_file_is_checked_with_its_phases() -> None:
         check_params(shipped)
 
 
+def test_a_phase_has_class_weights_of_its_own(project: Project, here: Path) -> None:
+    """With one weight for all in the first epoch, the same start gives another loss."""
+    plain = {"name": "even", "until": 1, "model": {}, "loss": {"class_weights": {"mode": "none"}}}
+    even, weighted = (train(project, epochs=2, phases=phases)[0].rows[0]["train_ce"] for phases in ([plain], []))
+    assert even != weighted
+
+
 # --- snapshots ---
 
 

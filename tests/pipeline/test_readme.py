@@ -15,7 +15,7 @@ ELSEWHERE = {
     "uv run dvc repro": "the `finished` fixture",
     "uv run dvc exp run -S loss.boundary_weight=3.0": "test_experiments.py",
     f"uv run {EXP_SHOW}": "test_experiments.py",
-    "uv run dvc exp run -S train.resume_from=models/kept/first -S train.additional_epochs=16": "test_kept_runs.py, with fewer epochs",
+    "uv run dvc exp run -S train.resume_from=models/kept/first -S train.additional_epochs=16": "test_kept_runs.py, fewer epochs",
     "uv run dvc remote add -d storage /mnt/storage/roiseg": "test_new_box.py, with a folder of the test",
     "uv run dvc push": "test_new_box.py",
     "uv run dvc pull": "test_new_box.py",

@@ -31,20 +31,19 @@ from roiseg.batches import Loading, dequantise
 from roiseg.dataset import Targets
 from roiseg.files import write_json
 from roiseg.heads import build_head
-from roiseg.losses import LossParams, MaskLoss, class_weights
-from roiseg.params import load_params, load_section
+from roiseg.losses import MaskLoss, class_weights
+from roiseg.params import load_params
 from roiseg.progress import Ticker
-from roiseg.sampler import Sampler, SamplerParams, training_batches
+from roiseg.sampler import Sampler, training_batches
 from roiseg.train import loop
 from roiseg.train.learner import Learner
 from roiseg.train.loop import Trainer
 from roiseg.train.optimizer import make_optimizer
-from roiseg.train.params import TrainParams
 from roiseg.train.run import Phase, Run
 from roiseg.train.schedule import Schedule
 from roiseg.train.train import TrainSections
 from roiseg.train.world import deterministic, make_fabric
-from roiseg.trained import FEATURES, INDEX, HeadSections
+from roiseg.trained import FEATURES, INDEX
 from roiseg.work import WORK
 
 STEP = ("forward", "backward", "optimiser")
@@ -57,8 +56,7 @@ def load_sections(head: str) -> TrainSections:
     """A head's sections, of a run in one process that takes a step for each batch, in plain float32."""
     values = load_params(head)
     values["train"] |= {"accumulate": 1, "devices": 1, "precision": "32-true", "compile": False}
-    loss, train = load_section(LossParams, "loss", values), load_section(TrainParams, "train", values)
-    return TrainSections(HeadSections.load(values), load_section(SamplerParams, "sampler", values), loss, train)
+    return TrainSections.load(values)
 
 
 class Clock:

@@ -24,12 +24,8 @@ from roiseg.extractor.extract import ExtractPaths, extract
 from roiseg.extractor.params import ExtractorParams
 from roiseg.files import write_json, write_parquet
 from roiseg.index import PEOPLE_PER_GROUP
-from roiseg.losses import LossParams
 from roiseg.params import load_params, load_section
-from roiseg.sampler import SamplerParams
-from roiseg.train.params import TrainParams
 from roiseg.train.train import TrainPaths, TrainSections, train_head
-from roiseg.trained import HeadSections
 
 SOURCE = Path("data/index/val")
 
@@ -75,15 +71,9 @@ def run_training(root: Path) -> None:
     # The table of ROIs is of the training images, and these are validation images.
     values["sampler"] |= {"non_target_gamma": 0.0, "balance": "none"}
     values["train"] |= {"epochs": int((root / "epochs").read_text())}
-    sections = TrainSections(
-        HeadSections.load(values),
-        load_section(SamplerParams, "sampler", values),
-        load_section(LossParams, "loss", values),
-        load_section(TrainParams, "train", values),
-    )
     statistics, rois = Path("metrics/data_analyze.json"), Path("data/rois.parquet")
     paths = TrainPaths(statistics, rois, root / "index", root / "features", root / "head", root / "live")
-    train_head(f"bench-{root.name}", sections, paths)
+    train_head(f"bench-{root.name}", TrainSections.load(values), paths)
 
 
 def peak_mb(work: Callable[[Path], None], root: Path) -> float:

@@ -3,8 +3,8 @@
     python -m bench.precision [--head default] [--precision bf16-mixed] [--epochs 8] [--json FILE]
 
 Both sides begin with the same weights and see the same batches; epochs take turns. On a processor mixed precision is there to be
-tried, not to be fast; on a GPU the peak of allocated memory is told too, and what training waits for data. Needs the outs of
-`dvc repro`; writes nothing but FILE.
+tried, not to be fast; on a GPU the peak of allocated memory is told too. `bench.loop` tells what training waits for data. Needs the
+outs of `dvc repro`; writes nothing but FILE.
 """
 
 import argparse
@@ -18,15 +18,15 @@ import torch
 
 from roiseg.files import write_json
 from roiseg.heads import build_head
-from roiseg.losses import LossParams, MaskLoss, class_weights
-from roiseg.params import load_params, load_section
+from roiseg.losses import MaskLoss, class_weights
+from roiseg.params import load_params
 from roiseg.progress import Ticker
-from roiseg.sampler import Sampler, SamplerParams
+from roiseg.sampler import Sampler
 from roiseg.train.loop import LEAD, Trainer
-from roiseg.train.params import TrainParams
 from roiseg.train.run import Phase, Run
+from roiseg.train.train import TrainSections
 from roiseg.train.world import deterministic
-from roiseg.trained import FEATURES, INDEX, HeadSections
+from roiseg.trained import FEATURES, INDEX
 from roiseg.work import WORK
 
 
@@ -43,13 +43,13 @@ class Side:
         """
         values = load_params(head)
         values["train"] |= {"precision": precision, "epochs": epochs, "devices": 1, "phases": []}
-        sections, params = HeadSections.load(values), load_section(TrainParams, "train", values)
-        train, val = (sections.open_split(split, INDEX, FEATURES) for split in ("train", "val"))
-        sampler = Sampler(train, load_section(SamplerParams, "sampler", values), Path("data/rois.parquet"))
-        section = load_section(LossParams, "loss", values)
-        loss = MaskLoss(section, class_weights(section.class_weights, json.loads(Path("metrics/data_analyze.json").read_text())))
-        phase = Phase(None, None, partial(build_head, sections.model, train.store.specs), loss, sampler, val, {})
-        self._trainer = Trainer(Run([phase], (), params, sections.reader), WORK / f"bench-{precision}")
+        sections = TrainSections.load(values)
+        train, val = (sections.head.open_split(split, INDEX, FEATURES) for split in ("train", "val"))
+        sampler = Sampler(train, sections.sampler, Path("data/rois.parquet"))
+        statistics_of_data = json.loads(Path("metrics/data_analyze.json").read_text())
+        loss = MaskLoss(sections.loss, class_weights(sections.loss.class_weights, statistics_of_data))
+        phase = Phase(None, None, partial(build_head, sections.head.model, train.store.specs), loss, sampler, val, {})
+        self._trainer = Trainer(Run([phase], (), sections.train, sections.head.reader), WORK / f"bench-{precision}")
         self._learner = self._trainer.learner(1, None)
         self._random = torch.get_rng_state()
 

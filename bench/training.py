@@ -40,17 +40,15 @@ from roiseg.extractor.inputs import batches as image_batches
 from roiseg.files import write_json
 from roiseg.heads import build_head
 from roiseg.index import Index
-from roiseg.losses import LossParams, MaskLoss, class_weights
+from roiseg.losses import MaskLoss, class_weights
 from roiseg.params import load_params, load_section
-from roiseg.sampler import Sampler, SamplerParams, Turns, training_batches
+from roiseg.sampler import Sampler, Turns, training_batches
 from roiseg.train.learner import Learner
 from roiseg.train.loop import Clocked
-from roiseg.train.params import TrainParams
 from roiseg.train.run import Phase
 from roiseg.train.step import Sums
 from roiseg.train.train import TrainSections
 from roiseg.train.world import World, deterministic, make_fabric
-from roiseg.trained import HeadSections
 from roiseg.types import PLAIN
 from roiseg.work import WORK
 
@@ -66,10 +64,9 @@ def load_sections(layers: list[str] | None) -> TrainSections:
     values = load_params(HEAD)
     if layers:
         values["model"] |= {"layers": layers}
-    loss, train = load_section(LossParams, "loss", values), load_section(TrainParams, "train", values)
     # The table of ROIs is of the training images, and these are validation images. The store will hold plain views only.
-    drawn = values["sampler"] | {"non_target_gamma": 0.0, "balance": "none", "views": None}
-    return TrainSections(HeadSections.load(values), SamplerParams.parse(drawn, "sampler"), loss, train)
+    values["sampler"] |= {"non_target_gamma": 0.0, "balance": "none", "views": None}
+    return TrainSections.load(values)
 
 
 class Steps:

@@ -4,31 +4,22 @@ import sys
 from pathlib import Path
 
 from roiseg.console import run_stage
-from roiseg.losses import LossParams
 from roiseg.params import load_params, load_section
-from roiseg.sampler import SamplerParams
 from roiseg.train.log import LiveCurves, Observer
-from roiseg.train.params import TrainParams
 from roiseg.train.tensorboard import TensorBoard, WatchParams
 from roiseg.train.train import TrainPaths, TrainSections, train_head
-from roiseg.trained import FEATURES, HEADS, INDEX, HeadSections
+from roiseg.trained import FEATURES, HEADS, INDEX
 
 
 def main(head: str) -> None:
     """Write `models/heads/{head}` and `metrics/train/{head}`."""
     values = load_params(head)
-    sections = TrainSections(
-        HeadSections.load(values),
-        load_section(SamplerParams, "sampler", values),
-        load_section(LossParams, "loss", values),
-        load_section(TrainParams, "train", values),
-    )
     statistics, rois = Path("metrics/data_analyze.json"), Path("data/rois.parquet")
     paths = TrainPaths(statistics, rois, INDEX, FEATURES, HEADS / head, Path("metrics/train") / head)
     observers: list[Observer] = [LiveCurves(paths.live)]
     if load_section(WatchParams, "watch", values).tensorboard:
         observers.append(TensorBoard(Path("logs/tensorboard") / head))
-    train_head(head, sections, paths, observers)
+    train_head(head, TrainSections.load(values), paths, observers)
 
 
 if __name__ == "__main__":

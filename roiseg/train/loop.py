@@ -6,7 +6,7 @@ last finished epoch.
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
@@ -53,6 +53,11 @@ def check_metric(name: str) -> None:
     known = with_baseline(empty.metrics, empty.without_two)
     if name not in known:
         raise TrainingError(f"train.early_stop.metric is {name!r}, which validation doesn't give; {nearest(name, known)}")
+
+
+def weights_alone(weights: Mapping[str, Tensor]) -> Mapping[str, object]:
+    """The fields of a `Checkpoint` that `Learner.state` gives, for a model that no optimiser goes on with."""
+    return {"model": weights, "live": weights, "optimizer": {}, "scaler": {}, "rng": {}}
 
 
 def grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
@@ -324,8 +329,7 @@ class Trainer:
         with torch.random.fork_rng([]):
             torch.manual_seed(run.params.seed)
             fresh = run.phases[-1].build().state_dict()
-        state = {"model": fresh, "live": fresh, "optimizer": {}, "scaler": {}, "rng": {}}
-        save_checkpoint(path, self._checkpoint(run.phases[-1], state, 0, {}))
+        save_checkpoint(path, self._checkpoint(run.phases[-1], weights_alone(fresh), 0, {}))
 
     def _average_snapshots(self) -> None:
         """The mean of what was learnt in each cycle, as a model of its own (spec 14.2)."""
@@ -338,6 +342,6 @@ class Trainer:
         figures = self.validate(learner)
         logger.info("mean of the snapshots of %d cycles: %s %.4f", len(found), LEAD, figures[LEAD])
         if self._world.is_first:
-            state = {"model": mean, "live": mean, "optimizer": {}, "scaler": {}, "rng": {}}
-            save_checkpoint(self._folder.path / SNAPSHOTS, self._checkpoint(phase, state, len(self._rows), figures))
+            checkpoint = self._checkpoint(phase, weights_alone(mean), len(self._rows), figures)
+            save_checkpoint(self._folder.path / SNAPSHOTS, checkpoint)
         self._world.wait()

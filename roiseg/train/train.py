@@ -19,6 +19,7 @@ from roiseg.evaluate.pictures import load_fixed
 from roiseg.files import new_folder, sha256_file
 from roiseg.heads import build_head
 from roiseg.losses import LossParams, MaskLoss, class_weights
+from roiseg.params import load_section
 from roiseg.sampler import Sampler, SamplerParams
 from roiseg.train.folder import RunFolder
 from roiseg.train.keep import check_same, kept_files, load_kept
@@ -50,6 +51,20 @@ class TrainSections:
     sampler: SamplerParams
     loss: LossParams
     train: TrainParams
+
+    @classmethod
+    def load(cls, values: Mapping[str, Any]) -> "TrainSections":
+        """From the whole params, a head's preset laid over them.
+
+        Raises:
+            ParamsError: any fault.
+        """
+        return cls(
+            HeadSections.load(values),
+            load_section(SamplerParams, "sampler", values),
+            load_section(LossParams, "loss", values),
+            load_section(TrainParams, "train", values),
+        )
 
     def described(self) -> dict[str, Any]:
         """What the checkpoints keep: all that shapes the head, and nothing that only makes it fast."""

@@ -24,6 +24,7 @@ from roiseg.shares import check_padding
 from roiseg.train.params import TrainParams
 from roiseg.train.phases import resolve_phases
 from roiseg.train.tensorboard import WatchParams
+from roiseg.types import IMAGE
 
 SECTIONS: Mapping[str, type[Section]] = {
     "sample": SampleParams,
@@ -112,9 +113,14 @@ def _check_layers(values: Mapping[str, Any]) -> None:
     model = parse_model(values.get("model") or {})
     try:
         extracted = ExtractorParams.parse(values.get("extractor"), "extractor").layers
+        stored = CacheParams.parse(values.get("cache"), "cache").image
     except ParamsError:
-        return  # told with its section
-    unknown = [name for name in model.layers if name not in extracted]
+        return  # told with their sections
+    if IMAGE in model.layers and not stored:
+        raise ParamsError(
+            f"model.layers: {IMAGE!r} is there and cache.image is false; set cache.image to true, so that it is stored"
+        )
+    unknown = [name for name in model.layers if name not in extracted and name != IMAGE]
     if unknown:
         raise ParamsError(
             "\n".join(f"model.layers: {name!r} isn't in extractor.layers; {nearest(name, extracted)}" for name in unknown)

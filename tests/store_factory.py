@@ -49,6 +49,29 @@ TENSORS = {"layer_34": "/model.34/Concat_output_0", "layer_3": "/model.3/Concat_
 CHANNELS = {"layer_34": 6, "layer_3": 4}
 STRIDES = {"layer_34": 8, "layer_3": 4}
 
+COMPOSED: Mapping[str, Any] = {
+    "layers": ["layer_34", "layer_3"],
+    "mask_hw": [12, 10],
+    "mid_channels": 16,
+    "blocks": {"norm": "layernorm2d", "groups": None, "batch_share": None, "activation": "relu"},
+    "inputs": {
+        "roi_hw": [6, 8],
+        "layer_roi_hw": {},
+        "sampling_ratio": 1,
+        "fusion": "adaptive",
+        "smooth": False,
+        "rgb": None,
+    },
+    "attention": None,
+    "auxiliary": None,
+    "refine": None,
+    "relational": None,
+    "cascade": None,
+}
+"""Section `model` of a small composed head, but for what its family adds."""
+
+_HIERARCHY: Mapping[str, Any] = {**COMPOSED, "combine": "logprob", "base_channels": 4, "skip_gates": False}
+
 MODELS: Mapping[str, Mapping[str, Any]] = {
     "roi_crop": {
         "head": "roi_crop",
@@ -73,6 +96,24 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
         "out_channels": 4,
         "dropout": 0.2,
         "groups": 2,
+    },
+    **{name: {**COMPOSED, "head": name} for name in ("baseline", "multiscale", "variable_roi", "coarse", "class_specific")},
+    "hierarchical": {**COMPOSED, "head": "hierarchical", "combine": "logprob"},
+    "hierarchical_unet_v1": {**_HIERARCHY, "head": "hierarchical_unet_v1"},
+    "hierarchical_unet_v2": {
+        **_HIERARCHY,
+        "head": "hierarchical_unet_v2",
+        "depth": 3,
+        "dropout": 0.1,
+        "target_attention": True,
+    },
+    "hierarchical_unet_v3": {**_HIERARCHY, "head": "hierarchical_unet_v3", "depth": 2, "target_base_channels": 4},
+    "hierarchical_unet_v4": {
+        **_HIERARCHY,
+        "head": "hierarchical_unet_v4",
+        "depth": 3,
+        "target_base_channels": 4,
+        "target_depth": 2,
     },
 }
 """Section `model` of a small head of every family, with non-square grids."""
@@ -414,10 +455,16 @@ def run_export(project: Project, folder: Path, model: Mapping[str, Any] = MODEL,
 
 @torch.no_grad()
 def _balance(head: nn.Module, val: RoiDataset) -> None:
-    """Shift and scale the last layer so that each class wins somewhere: a mask that is always empty shows nothing."""
+    """Shift and scale the last layer so that each class wins somewhere: a mask that is always empty shows nothing.
+
+    Heads that end in two decisions have no such layer, and stay as they are.
+    """
     cases = [(dict(zip(val.layers, case, strict=False)), case[-1]) for case in real_cases(val, len(val.rows))]
     logits = torch.cat([head(features, boxes).mask_logits for features, boxes in cases])
-    last = [module for module in head.modules() if isinstance(module, nn.Conv2d) and module.out_channels == logits.shape[1]][-1]
+    classes = [module for module in head.modules() if isinstance(module, nn.Conv2d) and module.out_channels == logits.shape[1]]
+    if not classes:
+        return
+    last = classes[-1]
     scale = 2 / logits.std(dim=(0, 2, 3))
     last.weight.mul_(scale.view(-1, 1, 1, 1))
     if last.bias is not None:

@@ -11,8 +11,24 @@ from torch import nn
 
 from roiseg.errors import ParamsError
 from roiseg.heads.base import HeadParams
+from roiseg.heads.baseline import BaselineParams, build_baseline
+from roiseg.heads.class_specific import ClassSpecificParams, build_class_specific
+from roiseg.heads.coarse import CoarseParams, build_coarse
+from roiseg.heads.hierarchical import HierarchicalParams, build_hierarchical
+from roiseg.heads.hierarchical_unet import (
+    UNetV1Params,
+    UNetV2Params,
+    UNetV3Params,
+    UNetV4Params,
+    build_v1,
+    build_v2,
+    build_v3,
+    build_v4,
+)
+from roiseg.heads.multiscale import MultiscaleParams, build_multiscale
 from roiseg.heads.roi_crop import RoiCropParams, build_roi_crop
 from roiseg.heads.roi_unet import RoiUnetParams, build_roi_unet
+from roiseg.heads.variable_roi import VariableRoiParams, build_variable_roi
 from roiseg.params import nearest
 from roiseg.types import FeatureSpec
 
@@ -21,6 +37,16 @@ Builder = Callable[[Any, Sequence[FeatureSpec]], nn.Module]
 FAMILIES: Mapping[str, tuple[type[HeadParams], Builder]] = {
     "roi_crop": (RoiCropParams, build_roi_crop),
     "roi_unet": (RoiUnetParams, build_roi_unet),
+    "baseline": (BaselineParams, build_baseline),
+    "multiscale": (MultiscaleParams, build_multiscale),
+    "variable_roi": (VariableRoiParams, build_variable_roi),
+    "coarse": (CoarseParams, build_coarse),
+    "hierarchical": (HierarchicalParams, build_hierarchical),
+    "hierarchical_unet_v1": (UNetV1Params, build_v1),
+    "hierarchical_unet_v2": (UNetV2Params, build_v2),
+    "hierarchical_unet_v3": (UNetV3Params, build_v3),
+    "hierarchical_unet_v4": (UNetV4Params, build_v4),
+    "class_specific": (ClassSpecificParams, build_class_specific),
 }
 
 

@@ -18,6 +18,7 @@ from roiseg.masks import CLASS_NAMES
 from roiseg.nn.blocks import ConvNormAct
 from roiseg.nn.outputs import HeadOutput
 from roiseg.nn.roi_align import roi_align
+from roiseg.nn.style import group_style
 from roiseg.types import HW, FeatureSpec
 
 
@@ -87,13 +88,13 @@ def build_roi_crop(params: RoiCropParams, specs: Sequence[FeatureSpec]) -> RoiCr
         params: section `model`.
         specs: the layers of `params.layers`, in order.
     """
-    mid, groups = params.mid_channels, params.groups
+    mid, style = params.mid_channels, group_style(params.groups)
     channels = sum(spec.channels for spec in specs)
 
     return RoiCropHead(
         params.layers,
-        stem=ConvNormAct(channels, mid, kernel=3, stride=1, groups=groups, bias=True),
-        trunk=nn.Sequential(*(ConvNormAct(mid, mid, kernel=3, stride=1, groups=groups, bias=True) for _ in range(params.blocks))),
+        stem=ConvNormAct(channels, mid, kernel=3, stride=1, style=style, bias=True),
+        trunk=nn.Sequential(*(ConvNormAct(mid, mid, kernel=3, stride=1, style=style, bias=True) for _ in range(params.blocks))),
         refine=nn.Sequential(nn.Conv2d(mid, mid, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(mid, len(CLASS_NAMES), 1)),
         roi_hw=params.roi_hw,
         mask_hw=params.mask_hw,

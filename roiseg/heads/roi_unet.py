@@ -19,9 +19,10 @@ from torch.nn import functional as F
 
 from roiseg.heads.base import Cells, HeadParams
 from roiseg.masks import CLASS_NAMES
-from roiseg.nn.blocks import ConvNormAct, GlobalContext, GroupNorm, ResBlock
+from roiseg.nn.blocks import ConvNormAct, GlobalContext, ResBlock
 from roiseg.nn.outputs import HeadOutput
 from roiseg.nn.roi_align import roi_align
+from roiseg.nn.style import group_style
 from roiseg.types import HW, FeatureSpec
 
 LOGIT_STD = 0.01
@@ -146,10 +147,10 @@ def build_roi_unet(params: RoiUnetParams, specs: Sequence[FeatureSpec]) -> RoiUn
         params: section `model`.
         specs: the layers of `params.layers`, in order.
     """
-    mid, deep, out, groups = params.mid_channels, params.deep_channels, params.out_channels, params.groups
+    mid, deep, out, style = params.mid_channels, params.deep_channels, params.out_channels, group_style(params.groups)
 
     def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Module:
-        return ConvNormAct(inputs, outputs, kernel=kernel, stride=stride, groups=groups, bias=False)
+        return ConvNormAct(inputs, outputs, kernel=kernel, stride=stride, style=style, bias=False)
 
     logits = nn.Conv2d(out, len(CLASS_NAMES), 1)
     nn.init.normal_(logits.weight, std=LOGIT_STD)
@@ -159,18 +160,18 @@ def build_roi_unet(params: RoiUnetParams, specs: Sequence[FeatureSpec]) -> RoiUn
         fuse=nn.Sequential(
             conv(params.layer_channels * len(specs) + 2, mid, 3),
             nn.Dropout2d(params.dropout),
-            ResBlock(mid, groups=groups, dropout=0.0),
+            ResBlock(mid, style=style, dropout=0.0, bias=False),
         ),
         down=nn.Sequential(
             conv(mid, deep, 3, 2),
-            ResBlock(deep, groups=groups, dropout=params.dropout),
+            ResBlock(deep, style=style, dropout=params.dropout, bias=False),
             GlobalContext(deep),
             conv(deep, mid, 1),
         ),
         up=nn.Sequential(
-            ResBlock(mid, groups=groups, dropout=0.0),
+            ResBlock(mid, style=style, dropout=0.0, bias=False),
             nn.ConvTranspose2d(mid, out, 2, 2),
-            GroupNorm(groups, out),
+            style.make_norm(out),
             nn.ReLU(inplace=True),
         ),
         refine=nn.Sequential(conv(out, out, 3), logits),

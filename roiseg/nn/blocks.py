@@ -3,72 +3,83 @@
 Symbols: R ROIs, C channels, (h, w) cells.
 """
 
-import torch
+from typing import Literal
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-class GroupNorm(nn.GroupNorm):
-    """Group norm whose exported graph takes no ROIs, too: the exporter's own reshapes by -1, which an empty batch leaves open."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(R, C, h, w) -> the same."""
-        if not torch.compiler.is_exporting():
-            return super().forward(x)
-        grouped: Tensor = torch.unflatten(
-            x, 1, (self.num_groups, self.num_channels // self.num_groups)
-        )  # [R, groups, C / groups, h, w]
-        centred = grouped - grouped.mean(dim=(2, 3, 4), keepdim=True)
-        variance = centred.square().mean(dim=(2, 3, 4), keepdim=True)
-        normal = (centred * (variance + self.eps).rsqrt()).flatten(1, 2)  # [R, C, h, w]
-        shifted: Tensor = normal * self.weight[:, None, None] + self.bias[:, None, None]
-        return shifted
+from roiseg.nn.style import Style
+from roiseg.types import HW
 
 
 class ConvNormAct(nn.Module):
-    """Convolution, group norm, ReLU: (R, Cin, h, w) -> (R, Cout, h / stride, w / stride)."""
+    """Convolution, norm, activation: (R, Cin, h, w) -> (R, Cout, h / stride, w / stride)."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, kernel: int, stride: int, groups: int, bias: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, kernel: int, stride: int, style: Style, bias: bool) -> None:
         """Build the block.
 
         Args:
             in_channels: Cin.
-            out_channels: Cout, a multiple of `groups`.
+            out_channels: Cout.
             kernel: side of the kernel, odd.
             stride: cells between two outputs.
-            groups: groups of the norm.
-            bias: whether the convolution has one, which the norm after it makes redundant.
+            style: norm and activation.
+            bias: whether the convolution has one, which a norm of each channel after it makes redundant.
         """
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=bias)
-        self.norm = GroupNorm(groups, out_channels)
+        self.norm, self.act = style.make_norm(out_channels), style.make_activation()
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, Cin, h, w) -> (R, Cout, h / stride, w / stride)."""
-        return F.relu(self.norm(self.conv(x)))
+        y: Tensor = self.act(self.norm(self.conv(x)))
+        return y
 
 
-class ResBlock(nn.Module):
-    """Two 3x3 convolutions around which the input goes: (R, C, h, w) -> the same (ResNet, figure 2, with group norm)."""
+class UpNormAct(nn.Module):
+    """Transposed convolution to twice the grid, norm, activation: (R, Cin, h, w) -> (R, Cout, 2h, 2w)."""
 
-    def __init__(self, channels: int, *, groups: int, dropout: float) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, kernel: Literal[2, 4], style: Style) -> None:
         """Build the block.
 
         Args:
-            channels: C, a multiple of `groups`.
-            groups: groups of the norms.
-            dropout: share of channels that training drops from the branch.
+            in_channels: Cin.
+            out_channels: Cout.
+            kernel: 2, where outputs of two cells don't mix, or 4.
+            style: norm and activation.
         """
         super().__init__()
-        self.first = ConvNormAct(channels, channels, kernel=3, stride=1, groups=groups, bias=False)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm = GroupNorm(groups, channels)
+        self.conv = nn.ConvTranspose2d(in_channels, out_channels, kernel, stride=2, padding=(kernel - 2) // 2)
+        self.norm, self.act = style.make_norm(out_channels), style.make_activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, Cin, h, w) -> (R, Cout, 2h, 2w)."""
+        y: Tensor = self.act(self.norm(self.conv(x)))
+        return y
+
+
+class ResBlock(nn.Module):
+    """Two 3x3 convolutions around which the input goes: (R, C, h, w) -> the same (ResNet, figure 2)."""
+
+    def __init__(self, channels: int, *, style: Style, dropout: float, bias: bool) -> None:
+        """Build the block.
+
+        Args:
+            channels: C.
+            style: norms and activation.
+            dropout: share of channels that training drops from the branch.
+            bias: whether the convolutions have one.
+        """
+        super().__init__()
+        self.first = ConvNormAct(channels, channels, kernel=3, stride=1, style=style, bias=bias)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=bias)
+        self.norm, self.act = style.make_norm(channels), style.make_activation()
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, C, h, w) -> (R, C, h, w)."""
-        branch: Tensor = self.dropout(self.norm(self.second(self.first(x))))
-        return F.relu(x + branch)
+        y: Tensor = self.act(x + self.dropout(self.norm(self.second(self.first(x)))))
+        return y
 
 
 class GlobalContext(nn.Module):
@@ -90,3 +101,37 @@ class GlobalContext(nn.Module):
         """(R, C, h, w) -> (R, C, h, w)."""
         said: Tensor = self.second(F.relu(self.first(x.mean(dim=(2, 3)))))  # [R, C]
         return x + said[:, :, None, None]
+
+
+class Resize(nn.Module):
+    """Bilinear, to a grid that is known when the head is built: (R, C, h, w) -> (R, C, *hw)."""
+
+    def __init__(self, hw: HW) -> None:
+        """Build the block.
+
+        Args:
+            hw: the grid wanted.
+        """
+        super().__init__()
+        self._hw = hw
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, C, h, w) -> (R, C, *hw)."""
+        return resize(x, self._hw)
+
+
+def resize(x: Tensor, hw: HW) -> Tensor:
+    """Bilinear, cell centres at +0.5: (R, C, h, w) -> (R, C, *hw); a grid of that size already stays as it is."""
+    if x.shape[2:] == hw:
+        return x
+    return F.interpolate(x, hw, mode="bilinear", align_corners=False)
+
+
+def conv(in_channels: int, out_channels: int, style: Style, kernel: int = 3, stride: int = 1) -> ConvNormAct:
+    """A `ConvNormAct` as all heads of the seed have it, with a bias."""
+    return ConvNormAct(in_channels, out_channels, kernel=kernel, stride=stride, style=style, bias=True)
+
+
+def residual(channels: int, style: Style, count: int = 1, dropout: float = 0.0) -> nn.Sequential:
+    """A row of `ResBlock`s as all heads of the seed have them, with biases."""
+    return nn.Sequential(*(ResBlock(channels, style=style, dropout=dropout, bias=True) for _ in range(count)))

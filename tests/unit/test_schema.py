@@ -165,6 +165,13 @@ def test_statistics_and_sampler_use_one_padding(
     check_params(change(values, f"sampler.{key}", {"non_target_gamma": 0.0, "balance": "none"}[key]))
 
 
+def test_the_image_is_a_layer_where_it_is_stored(values: dict[str, Any]) -> None:
+    change(values, "model.layers", ["layer_34", "image"])
+    with pytest.raises(ParamsError, match=r"model\.layers: 'image' is there and cache\.image is false; set cache\.image to true"):
+        check_params(values)
+    check_params(change(values, "cache.image", True))
+
+
 def test_layers_that_arent_extracted(values: dict[str, Any]) -> None:
     with pytest.raises(ParamsError, match=r"model\.layers: 'layer_35' isn't in extractor\.layers; did you mean 'layer_3"):
         check_params(change(values, "model.layers", ["layer_35"]))

@@ -24,6 +24,15 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
+def resized(family: str, size: dict[str, Any]) -> dict[str, Any]:
+    """Section `model` of a small head with these sizes; composed heads keep the ROI grid under `inputs`."""
+    values = {**MODELS[family], **size}
+    if "inputs" in values:
+        fusion = "adaptive" if len(values["layers"]) > 1 else "single"
+        values["inputs"] = {**values["inputs"], "roi_hw": values.pop("roi_hw"), "fusion": fusion}
+    return values
+
+
 @pytest.fixture(params=FAMILIES)
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -31,7 +40,7 @@ def family(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=SIZES)
 def params(request: pytest.FixtureRequest, family: str) -> HeadParams:
-    return parse_model({**MODELS[family], **SIZES[request.param]})
+    return parse_model(resized(family, SIZES[request.param]))
 
 
 @pytest.fixture
@@ -60,7 +69,7 @@ def test_output_shape(params: HeadParams, head: nn.Module, images: int, rois: in
 
 def test_every_parameter_gets_a_finite_gradient(params: HeadParams, head: nn.Module) -> None:
     output = head.train()(*inputs_of(params, 2, 4))
-    output.mask_logits.square().mean().backward()
+    sum((item.square().mean() for item in (output.mask_logits, *output.aux.values())), torch.tensor(0.0)).backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name

@@ -104,7 +104,7 @@ def test_params_are_refused(family: str, changes: dict[str, Any], message: str) 
     ("head", "message"),
     [
         ("roi_crp", r"model\.head: value is 'roi_crp'; did you mean 'roi_crop'"),
-        ("mask_rcnn", r"model\.head: value is 'mask_rcnn'; known: roi_crop, roi_unet"),
+        ("mask_rcnn", r"model\.head: value is 'mask_rcnn'; known: baseline, class_specific, .*roi_crop, roi_unet"),
         (None, r"model\.head: value is None"),
     ],
 )

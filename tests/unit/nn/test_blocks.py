@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from roiseg.nn.blocks import ConvNormAct, GlobalContext, ResBlock
+from roiseg.nn.style import group_style
 
 
 @pytest.mark.parametrize(("kernel", "stride", "expected"), [(1, 1, (7, 4)), (3, 1, (7, 4)), (3, 2, (4, 2)), (5, 2, (4, 2))])
 def test_conv_norm_act_sizes(kernel: int, stride: int, expected: tuple[int, int]) -> None:
-    block = ConvNormAct(4, 6, kernel=kernel, stride=stride, groups=3, bias=False)
+    block = ConvNormAct(4, 6, kernel=kernel, stride=stride, style=group_style(3), bias=False)
     out = block(torch.randn(2, 4, 7, 4))
     assert out.shape == (2, 6, *expected)
     assert out.min() == 0
@@ -16,23 +17,21 @@ def test_conv_norm_act_sizes(kernel: int, stride: int, expected: tuple[int, int]
 
 
 def test_conv_norm_act_normalises_each_group_of_each_item() -> None:
-    block = ConvNormAct(3, 4, kernel=3, stride=1, groups=2, bias=True)
+    block = ConvNormAct(3, 4, kernel=3, stride=1, style=group_style(2), bias=True)
     normed = block.norm(block.conv(torch.randn(2, 3, 6, 5) * 7 + 3)).detach().reshape(2, 2, -1)
     torch.testing.assert_close(normed.mean(2), torch.zeros(2, 2), atol=1e-5, rtol=0)
     torch.testing.assert_close(normed.var(2, unbiased=False), torch.ones(2, 2), atol=1e-3, rtol=0)
 
 
 def test_res_block_without_its_branch_is_relu() -> None:
-    block = ResBlock(4, groups=2, dropout=0.0)
-    with torch.no_grad():
-        block.norm.weight.zero_()
-        block.norm.bias.zero_()
+    block = ResBlock(4, style=group_style(2), dropout=0.0, bias=False)
+    block.norm.load_state_dict({"weight": torch.zeros(4), "bias": torch.zeros(4)})
     x = torch.randn(2, 4, 3, 5)
     torch.testing.assert_close(block(x), x.relu())
 
 
 def test_res_block_drops_whole_channels_in_training_only() -> None:
-    block = ResBlock(8, groups=2, dropout=0.5)
+    block = ResBlock(8, style=group_style(2), dropout=0.5, bias=False)
     x = torch.rand(4, 8, 5, 3) + 10  # far above the branch, so that ReLU cuts nothing
     torch.manual_seed(0)
     dropped = (block(x) == x).flatten(2)

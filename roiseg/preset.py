@@ -61,7 +61,7 @@ def _merge(document: Any, over: Mapping[str, Any], where: str) -> Iterator[str]:
                     del below[stale]
                     yield f"{path}.{stale}"
             yield from _merge(below, {name: item for name, item in value.items() if name != "_replace"}, f"{path}.")
-        elif below != value:
+        elif key not in document or below != value:
             if isinstance(value, list) and hasattr(below, "fa"):
                 below[:] = value
             else:
@@ -96,7 +96,7 @@ def _overrides(values: Mapping[str, Any], over: Mapping[str, Any], where: str) -
             if value.get("_replace"):
                 yield from (f"~{path}.{name}" for name in below if name not in value)
             yield from _overrides(below, {name: item for name, item in value.items() if name != "_replace"}, f"{path}.")
-        elif below != value:
+        elif key not in values or below != value:
             yield f"{'' if key in values else '+'}{path}={_hydra(_unmarked(value))}"
 
 

@@ -41,7 +41,7 @@ def comments(path: Path) -> list[str]:
 def differing(first: Any, second: Any, where: str = "") -> Iterator[str]:  # noqa: ANN401
     if isinstance(first, Mapping) and isinstance(second, Mapping):
         for key in {**first, **second}:
-            yield from differing(first.get(key), second.get(key), f"{where}.{key}" if where else key)
+            yield from differing(first.get(key, ...), second.get(key, ...), f"{where}.{key}" if where else key)
     elif first != second:
         yield where
 
@@ -86,8 +86,10 @@ def test_a_replaced_mapping_loses_its_other_keys(file: Path, own: Path) -> None:
     assert read_yaml(file)["extractor"]["layers"] == {"layer_7": "/seven"}
     assert sorted(changed) == [
         "extractor.layers.layer_19",
+        "extractor.layers.layer_22",
         "extractor.layers.layer_3",
         "extractor.layers.layer_34",
+        "extractor.layers.layer_5",
         "extractor.layers.layer_7",
     ]
 
@@ -99,6 +101,14 @@ def test_a_mapping_in_place_of_null_keeps_no_mark(file: Path, own: Path) -> None
     apply_preset("mine", file)
     assert read_yaml(file) == expected
     assert "_replace" not in file.read_text()
+
+
+def test_a_null_is_written_where_there_was_no_key(file: Path, own: Path) -> None:
+    own.write_text("model:\n  cascade: null\n")
+    assert as_args("mine", file) == ["-S", "+model.cascade=null"]
+    assert apply_preset("mine", file) == ["model.cascade"]
+    assert read_yaml(file)["model"]["cascade"] is None
+    assert "cascade" in read_yaml(file)["model"]
 
 
 @pytest.mark.parametrize("function", [apply_preset, as_args])

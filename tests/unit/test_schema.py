@@ -173,5 +173,5 @@ def test_the_image_is_a_layer_where_it_is_stored(values: dict[str, Any]) -> None
 
 
 def test_layers_that_arent_extracted(values: dict[str, Any]) -> None:
-    with pytest.raises(ParamsError, match=r"model\.layers: 'layer_35' isn't in extractor\.layers; did you mean 'layer_3"):
+    with pytest.raises(ParamsError, match=r"model\.layers: 'layer_35' isn't in extractor\.layers; did you mean 'layer_"):
         check_params(change(values, "model.layers", ["layer_35"]))

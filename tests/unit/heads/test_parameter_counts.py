@@ -9,6 +9,7 @@ from torch import nn
 
 from roiseg.heads import build_head, parse_model
 from roiseg.heads.composed import ComposedHead
+from roiseg.params import overlay, preset_path, read_yaml
 from roiseg.types import FeatureSpec
 
 SPECS = {
@@ -125,3 +126,29 @@ def test_rgb_encoder() -> None:
     head = seed_head("coarse", {"rgb": {"layers": ["layer_34"], "channels": 64}}, layers=[*THREE, "image"])
     assert isinstance(head.inputs.rgb, nn.Module)
     assert count(head.inputs.rgb) == 65_568
+
+
+FUSED = 5_775_619
+"""Inputs of three layers on grids of 56, 42 and 28."""
+
+PRESETS = {
+    "baseline": 5_791_555,
+    "multiscale": 4_620_934,
+    "multiscale_cascade": 4_620_934 + 1_038_339 + 1_716_611,
+    "efficient": 4_554_627,
+    "variable_roi_hires": 7_516_166,
+    "variable_roi_progressive": 9_877_766,
+    "hierarchical_segmentation": FUSED + 6_186_948,
+    "hierarchical_segmentation_unet": FUSED + 12_345_062,
+    "hierarchical_segmentation_unet_v2": FUSED + 18_671_286,
+    "hierarchical_segmentation_unet_v3": FUSED + 19_049_753,
+    "hierarchical_segmentation_unet_v4": FUSED + 117_020_395,
+    "class_specific_decoder": FUSED + 5_516_381,
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_have_the_published_sizes(name: str) -> None:
+    with torch.device("meta"):
+        head = build_head(parse_model(overlay({}, read_yaml(preset_path(name)))["model"]), SPECS)
+    assert count(head) == PRESETS[name]

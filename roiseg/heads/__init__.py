@@ -14,6 +14,7 @@ from roiseg.heads.base import HeadParams
 from roiseg.heads.baseline import BaselineParams, build_baseline
 from roiseg.heads.class_specific import ClassSpecificParams, build_class_specific
 from roiseg.heads.coarse import CoarseParams, build_coarse
+from roiseg.heads.dynamic_filter import DynamicFilterParams, build_dynamic_filter
 from roiseg.heads.hierarchical import HierarchicalParams, build_hierarchical
 from roiseg.heads.hierarchical_unet import (
     UNetV1Params,
@@ -26,6 +27,7 @@ from roiseg.heads.hierarchical_unet import (
     build_v4,
 )
 from roiseg.heads.multiscale import MultiscaleParams, build_multiscale
+from roiseg.heads.positional import PositionalParams, build_positional
 from roiseg.heads.roi_crop import RoiCropParams, build_roi_crop
 from roiseg.heads.roi_unet import RoiUnetParams, build_roi_unet
 from roiseg.heads.variable_roi import VariableRoiParams, build_variable_roi
@@ -47,6 +49,8 @@ FAMILIES: Mapping[str, tuple[type[HeadParams], Builder]] = {
     "hierarchical_unet_v3": (UNetV3Params, build_v3),
     "hierarchical_unet_v4": (UNetV4Params, build_v4),
     "class_specific": (ClassSpecificParams, build_class_specific),
+    "positional": (PositionalParams, build_positional),
+    "dynamic_filter": (DynamicFilterParams, build_dynamic_filter),
 }
 
 

@@ -182,7 +182,7 @@ def build_v1(params: UNetV1Params, specs: Sequence[FeatureSpec]) -> ComposedHead
     """
     mid, style = params.mid_channels, params.blocks
     decoder = HierarchicalDecoder(
-        ShallowUNet(mid, params.base_channels, style=style, gated=params.skip_gates),
+        ShallowUNet(mid, params.base_channels, classes=2, style=style, gated=params.skip_gates),
         logit_upsampler(mid // NARROWEST, style.up, blocks=0),
         foreground_gate((mid // 4, mid // 2, mid), style, dropout=0.0),
         decision_branch(mid, style, dropout=0.0, attention=False),
@@ -224,7 +224,7 @@ def build_v3(params: UNetV3Params, specs: Sequence[FeatureSpec]) -> ComposedHead
         logit_upsampler(mid // NARROWEST, style.up, blocks=0),
         foreground_gate((mid // 4, mid), style, dropout=0.0),
         nn.Sequential(
-            ShallowUNet(mid, params.target_base_channels, style=style, gated=params.skip_gates),
+            ShallowUNet(mid, params.target_base_channels, classes=2, style=style, gated=params.skip_gates),
             TargetGate(mid // NARROWEST, style),
             logit_upsampler(mid // NARROWEST, style.up, blocks=0),
         ),

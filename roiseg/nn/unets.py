@@ -1,6 +1,6 @@
 """U-shaped nets on an ROI grid (U-Net, figure 1), as branches of the hierarchical heads.
 
-Symbols: R ROIs, C channels in, b `base_channels`, (h, w) cells, of which each side must have at least 2 ** halvings.
+Symbols: R ROIs, C channels in, K classes, b `base_channels`, (h, w) cells, of which each side must have at least 2 ** halvings.
 """
 
 from itertools import pairwise
@@ -30,14 +30,15 @@ class _Merge(nn.Module):
 
 
 class ShallowUNet(nn.Module):
-    """Two halvings, pairs of convolutions of b, 2b and 4b channels: (R, C, h, w) -> (R, 2, h, w) logits."""
+    """Two halvings, pairs of convolutions of b, 2b and 4b channels: (R, C, h, w) -> (R, K, h, w) logits."""
 
-    def __init__(self, channels: int, base_channels: int, *, style: Style, gated: bool) -> None:
+    def __init__(self, channels: int, base_channels: int, *, classes: int, style: Style, gated: bool) -> None:
         """Build the net.
 
         Args:
             channels: C.
             base_channels: b.
+            classes: K.
             style: norms and activations.
             gated: whether attention gates weigh the skips.
         """
@@ -47,10 +48,10 @@ class ShallowUNet(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose2d(2 * width, width, 2, stride=2) for width in widths[-2::-1])
         self.merge = nn.ModuleList(_Merge(width, style.up, gated=gated) for width in widths[-2::-1])
         self.decode = nn.ModuleList(_pair(2 * width, width, style.up) for width in widths[-2::-1])
-        self.logits = nn.Conv2d(base_channels, 2, 1)
+        self.logits = nn.Conv2d(base_channels, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(R, C, h, w) -> (R, 2, h, w)."""
+        """(R, C, h, w) -> (R, K, h, w)."""
         skips: list[Tensor] = []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else F.max_pool2d(x, 2))

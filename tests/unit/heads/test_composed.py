@@ -25,7 +25,7 @@ SPECS = {
     "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0)),
     "image": FeatureSpec("image", 3, (1.0, 1.0)),
 }
-FAMILIES = [name for name, values in MODELS.items() if "inputs" in values]
+FAMILIES = [name for name, values in MODELS.items() if "cascade" in values]
 BRANCH = {"channels": 4}
 ALL_BRANCHES = {"foreground": BRANCH, "contour": BRANCH, "distance": BRANCH, "embedding": BRANCH, "correct_by_foreground": False}
 NO_BRANCH: dict[str, Any] = {**dict.fromkeys(ALL_BRANCHES), "correct_by_foreground": False}

@@ -25,11 +25,13 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def resized(family: str, size: dict[str, Any]) -> dict[str, Any]:
-    """Section `model` of a small head with these sizes; composed heads keep the ROI grid under `inputs`."""
+    """Section `model` of a small head with these sizes; some keep the ROI grid under `inputs`, `positional` has none."""
     values = {**MODELS[family], **size}
     if "inputs" in values:
         fusion = "adaptive" if len(values["layers"]) > 1 else "single"
         values["inputs"] = {**values["inputs"], "roi_hw": values.pop("roi_hw"), "fusion": fusion}
+    elif "roi_hw" not in MODELS[family]:
+        del values["roi_hw"]
     return values
 
 

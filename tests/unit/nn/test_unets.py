@@ -18,7 +18,7 @@ def count(module: nn.Module) -> int:
 @pytest.mark.parametrize(("base", "expected"), [(128, 7_741_570), (64, 2_011_202)])
 def test_shallow_parameters(base: int, expected: int) -> None:
     with torch.device("meta"):
-        assert count(ShallowUNet(256, base, style=STYLE, gated=False)) == expected
+        assert count(ShallowUNet(256, base, classes=2, style=STYLE, gated=False)) == expected
 
 
 @pytest.mark.parametrize(
@@ -33,14 +33,14 @@ def test_enhanced_parameters(base: int, depth: int, expected: int) -> None:
 @pytest.mark.parametrize("hw", [(8, 12), (9, 5), (4, 4)])
 @pytest.mark.parametrize("gated", [True, False])
 def test_any_grid_comes_back(hw: tuple[int, int], gated: bool) -> None:
-    nets = [ShallowUNet(6, 4, style=STYLE, gated=gated), EnhancedUNet(6, 4, 3, style=STYLE, dropout=0.1, gated=gated)]
+    nets = [ShallowUNet(6, 4, classes=2, style=STYLE, gated=gated), EnhancedUNet(6, 4, 3, style=STYLE, dropout=0.1, gated=gated)]
     for net in nets:
         assert net(torch.randn(2, 6, *hw)).shape == (2, 2, *hw)
         assert net(torch.zeros(0, 6, *hw)).shape == (0, 2, *hw)
 
 
 def test_gates_are_parts_of_the_net() -> None:
-    plain, gated = (ShallowUNet(6, 4, style=STYLE, gated=value) for value in (False, True))
+    plain, gated = (ShallowUNet(6, 4, classes=2, style=STYLE, gated=value) for value in (False, True))
     widths = (8, 4)
     assert count(gated) - count(plain) == sum(2 * (width * width // 2 + width // 2) + width // 2 + 1 for width in widths)
 

@@ -1,0 +1,112 @@
+"""Tests of `positional` and `dynamic_filter`: what they see, no key without effect, params and their faults."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from store_factory import MODELS, fresh_head
+
+from roiseg.errors import ParamsError
+from roiseg.export.onnx import example_inputs
+from roiseg.heads import parse_model
+from roiseg.params import overlay
+from roiseg.types import FeatureSpec
+
+SPECS = {
+    "layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)),
+    "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0)),
+    "image": FeatureSpec("image", 3, (1.0, 1.0)),
+}
+FLIPS: dict[str, dict[str, dict[str, Any]]] = {
+    "positional": {
+        "layers": {"layers": ["layer_3", "layer_34"]},
+        "mask_hw": {"mask_hw": [10, 12]},
+        "mid_channels": {"mid_channels": 12},
+        "base_channels": {"base_channels": 6},
+        "maps": {"maps": ["relative", "inside", "offset", "size"]},
+        "skip_gates": {"skip_gates": True},
+        "sampling_ratio": {"sampling_ratio": 3},
+        "blocks": {"blocks": {"activation": "silu"}},
+    },
+    "dynamic_filter": {
+        "layers": {"layers": ["layer_3", "layer_34"]},
+        "mask_hw": {"mask_hw": [10, 12]},
+        "mid_channels": {"mid_channels": 12},
+        "branch_channels": {"branch_channels": 4},
+        "filter_channels": {"filter_channels": 7},
+        "filter_layers": {"filter_layers": 2},
+        "inputs": {"inputs": {"sampling_ratio": 3}},
+        "blocks": {"blocks": {"norm": "batch"}},
+    },
+}
+
+
+def traces(family: str, changes: Mapping[str, Any]) -> tuple[str, object]:
+    """Modules and answer of a head."""
+    params = parse_model(overlay(MODELS[family], changes))
+    head = fresh_head(params, SPECS)
+    *maps, boxes = example_inputs([SPECS[name] for name in params.layers], (64, 96), 2, 5, seed=1)
+    with torch.no_grad():
+        return str(head), head(dict(zip(params.layers, maps, strict=True)), boxes).mask_logits.tolist()
+
+
+@pytest.mark.parametrize(("family", "key"), [(family, key) for family, flips in FLIPS.items() for key in flips])
+def test_a_flipped_key_changes_something(family: str, key: str) -> None:
+    assert traces(family, FLIPS[family][key]) != traces(family, {})
+
+
+@pytest.mark.parametrize("family", FLIPS)
+def test_every_key_is_flipped(family: str) -> None:
+    assert set(FLIPS[family]) == set(MODELS[family]) - {"head"}
+
+
+def test_each_kind_of_map_counts() -> None:
+    answers = [traces("positional", {"maps": [name]})[1] for name in ("inside", "offset", "size", "relative")]
+    assert all(one != two for place, one in enumerate(answers) for two in answers[:place])
+
+
+def test_positional_sees_what_lies_outside_the_box() -> None:
+    params = parse_model(MODELS["positional"])
+    head = fresh_head(params, SPECS)
+    layer_34, layer_3, _ = example_inputs([SPECS[name] for name in params.layers], (64, 96), 1, 1, seed=1)
+    boxes = torch.tensor([[0.0, 0.0, 0.0, 0.4, 0.5]])
+    outside = layer_34.clone()
+    outside[:, :, :, 7:] += 3.0  # columns from 0.58 on
+    before = head({"layer_34": layer_34, "layer_3": layer_3}, boxes).mask_logits
+    assert (head({"layer_34": outside, "layer_3": layer_3}, boxes).mask_logits - before).abs().max() > 1e-3
+
+
+def test_dynamic_filter_reads_the_image_for_its_weights_only() -> None:
+    changes = {"layers": ["layer_34", "layer_3", "image"], "inputs": {"rgb": {"layers": ["layer_34"], "channels": 8}}}
+    params = parse_model(overlay(MODELS["dynamic_filter"], changes))
+    head = fresh_head(params, SPECS)
+    *maps, boxes = example_inputs([SPECS[name] for name in params.layers], (64, 96), 2, 5, seed=1)
+    features = dict(zip(params.layers, maps, strict=True))
+    before = head(features, boxes).mask_logits
+    assert (head({**features, "image": -features["image"]}, boxes).mask_logits - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "message"),
+    [
+        ("positional", {"maps": ["inside", "inside"]}, r"model: .*maps are inside, inside, expected each once"),
+        ("positional", {"maps": ["outside"]}, r"model\.maps\.0: value is 'outside'"),
+        ("positional", {"maps": []}, r"model\.maps: value is \(\)"),
+        (
+            "positional",
+            {"blocks": {"norm": "group", "groups": 4}, "base_channels": 6},
+            r"base_channels 6 isn't a multiple of blocks\.groups 4",
+        ),
+        ("dynamic_filter", {"filter_layers": 1}, r"model\.filter_layers: value is 1"),
+        ("dynamic_filter", {"inputs": {"fusion": "single"}}, r"inputs\.fusion is single with 2 feature layers"),
+        (
+            "dynamic_filter",
+            {"blocks": {"norm": "group", "groups": 3}},
+            r"mid_channels 8 isn't a multiple of blocks\.groups 3",
+        ),
+    ],
+)
+def test_params_are_refused(family: str, changes: Mapping[str, Any], message: str) -> None:
+    with pytest.raises(ParamsError, match=message):
+        parse_model(overlay(MODELS[family], changes))

@@ -144,7 +144,10 @@ class ComposedParams(HeadParams):
         if self.cascade is not None:
             widths["cascade.channels"] = self.cascade.channels
         if self.auxiliary is not None:
-            widths |= {f"auxiliary.{name}.channels": item.channels // 2 for name, item in self.auxiliary.branches.items()}
+            # The foreground branch narrows to half; an embedding has no norm of its own width.
+            narrow = {"foreground": 2, "contour": 1, "distance": 1}
+            branches = {name: item for name, item in self.auxiliary.branches.items() if name in narrow}
+            widths |= {f"auxiliary.{name}.channels": item.channels // narrow[name] for name, item in branches.items()}
         return widths
 
     @model_validator(mode="after")

@@ -65,6 +65,18 @@ def probability_edges(logits: Tensor) -> Tensor:
     return (slope - low) / (high - low + EPS)
 
 
+class SubPixels(nn.Module):
+    """Four values of a cell as four cells: (R, 4K, g, g') -> (R, K, 2g, 2g').
+
+    `torch.nn.PixelShuffle` does the same, but its gradient of no ROIs has another shape than its input.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, 4K, g, g') -> (R, K, 2g, 2g')."""
+        apart: Tensor = torch.unflatten(x, 1, (x.shape[1] // 4, 2, 2))  # [R, K, 2, 2, g, g']
+        return apart.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
+
+
 def make_upsampling(kind: Literal["progressive", "subpixel"], channels: int, mask_hw: HW, style: Style) -> nn.Module:
     """Logits straight from the shared features, at more than the grid's resolution: (R, C, g, g') -> (R, 3, h, w).
 
@@ -76,7 +88,7 @@ def make_upsampling(kind: Literal["progressive", "subpixel"], channels: int, mas
         style: norms and activations.
     """
     if kind == "subpixel":
-        return nn.Sequential(nn.Conv2d(channels, CLASSES * 4, 3, padding=1), nn.PixelShuffle(2), Resize(mask_hw))
+        return nn.Sequential(nn.Conv2d(channels, CLASSES * 4, 3, padding=1), SubPixels(), Resize(mask_hw))
     half, quarter = channels // 2, channels // 4
     return nn.Sequential(
         UpNormAct(channels, half, kernel=4, style=style),

@@ -1,7 +1,8 @@
 """Tests of roiseg.heads.composed: parts that any composed head may have, alone, together and as ONNX; params and their faults."""
 
+import random
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ ALL: dict[str, Any] = {
     **PARTS["relational"],
     **PARTS["cascade"],
 }
-RGB = {"layers": ["layer_34", "layer_3", "image"], "inputs": {"rgb": {"layers": ["layer_34"], "channels": 8}}}
+RGB: dict[str, Any] = {"layers": ["layer_34", "layer_3", "image"], "inputs": {"rgb": {"layers": ["layer_34"], "channels": 8}}}
 
 
 def composed(family: str, changes: Mapping[str, Any] | None = None, seed: int = 0) -> tuple[ComposedParams, ComposedHead]:
@@ -182,6 +183,86 @@ def test_image_is_read_where_it_is_asked_for() -> None:
     features, boxes = inputs_of(params)
     before = head(features, boxes).mask_logits
     assert (head({**features, "image": -features["image"]}, boxes).mask_logits - before).abs().max() > 1e-3
+
+
+# --- together ---
+
+
+LEVELS: dict[str, list[Any]] = {
+    "family": FAMILIES,
+    "norm": ["layernorm2d", "channel", "batch", "instance", "group", "mixed"],
+    "activation": ["relu", "silu", "gelu", "mixed"],
+    "fusion": ["adaptive", "sum", "concat", "fpn"],
+    "smooth": [True, False],
+    "grids": [{}, {"layer_3": [12, 16]}, {"layer_3": [9, 12], "layer_34": [4, 5]}],
+    "rgb": [True, False],
+    "attention": [None, "se", "spatial", "cbam"],
+    "auxiliary": [None, "foreground", "contour", "distance", "embedding", "correction"],
+    "refine": [None, ("progressive", False), ("subpixel", True), (None, True)],
+    "relational": [None, {"heads": 4, "dropout": 0.2}],
+    "cascade": [None, {"channels": 8}],
+}
+
+
+def pairwise_cover(sizes: list[int]) -> list[tuple[int, ...]]:
+    """Cases in which every two levels of different factors meet, by seeded greed: the best of some random cases each time."""
+    rng = random.Random(0)
+    places = range(len(sizes))
+    missing = {(a, i, b, j) for a, b in combinations(places, 2) for i in range(sizes[a]) for j in range(sizes[b])}
+    cases = []
+    while missing:
+        first = min(missing)
+        drawn = [[rng.randrange(size) for size in sizes] for _ in range(50)]
+        for case in drawn:
+            case[first[0]], case[first[2]] = first[1], first[3]
+        met = [{(a, case[a], b, case[b]) for a, b in combinations(places, 2)} & missing for case in drawn]
+        best = max(range(len(drawn)), key=lambda place: len(met[place]))
+        missing -= met[best]
+        cases.append(tuple(drawn[best]))
+    return cases
+
+
+def values_of(case: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
+    """Family and changes to its small model."""
+    level = {name: levels[place] for (name, levels), place in zip(LEVELS.items(), case, strict=True)}
+    on, refine = level["auxiliary"], level["refine"]
+    branch = "foreground" if on == "correction" else on
+    changes = {
+        "layers": RGB["layers"] if level["rgb"] else COMPOSED["layers"],
+        "blocks": {
+            "norm": level["norm"],
+            "groups": 2 if level["norm"] == "group" else None,
+            "batch_share": 0.5 if level["norm"] == "mixed" else None,
+            "activation": level["activation"],
+        },
+        "inputs": {
+            "fusion": level["fusion"],
+            "smooth": level["smooth"],
+            "layer_roi_hw": level["grids"],
+            **(RGB["inputs"] if level["rgb"] else {}),
+        },
+        "attention": level["attention"],
+        "auxiliary": on and {**NO_BRANCH, branch: BRANCH, "correct_by_foreground": on == "correction"},
+        "refine": refine and {"upsampling": refine[0], "boundary": refine[1]},
+        "relational": level["relational"],
+        "cascade": level["cascade"],
+    }
+    return level["family"], changes
+
+
+def test_every_two_choices_go_together() -> None:
+    cases = pairwise_cover([len(levels) for levels in LEVELS.values()])
+    assert len(cases) < 120
+    for case in cases:
+        family, changes = values_of(case)
+        params, head = composed(family, changes)
+        for rois in (4, 0):
+            output = head.train()(*inputs_of(params, rois=rois))
+            assert output.mask_logits.shape == (rois, 3, 12, 10), (family, changes)
+            sum((item.square().sum() for item in (output.mask_logits, *output.aux.values())), torch.tensor(0.0)).backward()
+        with torch.no_grad():
+            assert torch.isfinite(head.eval()(*inputs_of(params)).mask_logits).all(), (family, changes)
+        assert all(item.grad is not None and torch.isfinite(item.grad).all() for item in head.parameters()), (family, changes)
 
 
 # --- as ONNX ---
@@ -328,8 +409,8 @@ def test_a_flipped_key_changes_something(name: str) -> None:
         ),
         (
             "coarse",
-            {"blocks": {"norm": "group", "groups": 2}, "auxiliary": {**NO_BRANCH, "contour": {"channels": 6}}},
-            r"auxiliary\.contour\.channels: its narrowest norm has 3 channels",
+            {"blocks": {"norm": "group", "groups": 2}, "auxiliary": {**NO_BRANCH, "foreground": {"channels": 6}}},
+            r"auxiliary\.foreground\.channels: its narrowest norm has 3 channels",
         ),
         (
             "hierarchical_unet_v3",

@@ -1,9 +1,11 @@
 """Tests of roiseg.nn.blocks: sizes, what dropout leaves, and the way around a block."""
 
+from typing import Literal
+
 import pytest
 import torch
 
-from roiseg.nn.blocks import ConvNormAct, GlobalContext, ResBlock
+from roiseg.nn.blocks import ConvNormAct, GlobalContext, ResBlock, UpNormAct, conv, residual
 from roiseg.nn.style import group_style
 
 
@@ -58,3 +60,22 @@ def test_global_context_tells_every_cell_of_every_other_and_of_no_other_item() -
     assert (difference[0, :, 2, 2].abs() > 1e-3).any()
     torch.testing.assert_close(difference[0, :, 2, 2], difference[0, :, 1, 0])
     assert not difference[1].any()
+
+
+@pytest.mark.parametrize("kernel", [2, 4])
+def test_up_norm_act_doubles_the_grid(kernel: Literal[2, 4]) -> None:
+    block = UpNormAct(4, 6, kernel=kernel, style=group_style(3))
+    out = block(torch.randn(2, 4, 3, 5))
+    assert out.shape == (2, 6, 6, 10)
+    assert out.min() == 0
+    spread = torch.zeros(1, 4, 3, 5)
+    spread[0, :, 1, 2] = 1.0
+    touched = (block.conv(spread) - block.conv(torch.zeros(1, 4, 3, 5))).abs().amax((0, 1)) > 0
+    assert int(touched.sum()) == kernel * kernel
+
+
+def test_the_seed_s_blocks_have_biases() -> None:
+    assert conv(4, 6, group_style(2)).conv.bias is not None
+    blocks = residual(4, group_style(2), 3)
+    assert len(blocks) == 3
+    assert all(isinstance(block, ResBlock) and block.second.bias is not None for block in blocks)

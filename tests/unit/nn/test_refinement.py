@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 import torch
 
-from roiseg.nn.refinement import BoundaryRefinement, make_upsampling, probability_edges
+from roiseg.nn.refinement import BoundaryRefinement, SubPixels, make_upsampling, probability_edges
 from roiseg.nn.style import group_style
 
 STYLE = group_style(1)
@@ -53,3 +53,11 @@ def test_upsampling_sizes(kind: Literal["progressive", "subpixel"], mask_hw: tup
     block = make_upsampling(kind, 8, mask_hw, STYLE)
     for rois in (0, 2):
         assert block(torch.randn(rois, 8, 3, 5)).shape == (rois, 3, *mask_hw)
+
+
+def test_sub_pixels_match_pixel_shuffle_and_bear_no_rois() -> None:
+    x = torch.randn(2, 12, 3, 5)
+    assert torch.equal(SubPixels()(x), torch.nn.PixelShuffle(2)(x))
+    empty = torch.zeros(0, 12, 3, 5, requires_grad=True)
+    SubPixels()(empty).sum().backward()
+    assert empty.grad is not None

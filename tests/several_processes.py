@@ -13,7 +13,11 @@ from roiseg.losses import LossParams
 from roiseg.train.params import TrainParams
 from roiseg.train.train import TrainPaths, TrainSections, train_head
 
-EVEN: dict[str, Any] = {"class_weights": {"mode": "none", "values": None}, "boundary_weight": 1.0, "instance_sep_weight": 1.0}
+EVEN: dict[str, Any] = {
+    "class_weights": {"mode": "none", "values": None, "cap": None},
+    "boundary_weight": 1.0,
+    "instance_sep_weight": 1.0,
+}
 """Changes to section `loss` after which all pixels weigh alike, so that a mean over ROIs is one over pixels."""
 
 

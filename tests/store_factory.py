@@ -436,6 +436,7 @@ def make_checkpoint(head: nn.Module, dataset: RoiDataset, params: HeadParams, ep
         optimizer={},
         scaler={},
         rng={"cpu": [torch.get_rng_state()]},
+        loss=[{}],
         params={"model": json.loads(params.model_dump_json())},
         layers={name: [specs[name].channels, *specs[name].stride_hw] for name in dataset.layers},
         fingerprint=dataset.store.asked,

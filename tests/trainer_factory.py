@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from loss_factory import PLAIN
 from store_factory import MODELS, Project, sampler_params
 from torch import Tensor
 
@@ -61,14 +62,10 @@ TRAIN: dict[str, Any] = {
 }
 
 
-LOSS: dict[str, Any] = {
-    "ce": 1.0,
+LOSS: dict[str, Any] = PLAIN | {
     "dice": 1.0,
-    "dice_classes": [1],
-    "dice_smooth": 1.0,
-    "class_weights": {"mode": "separation", "values": None},
+    "class_weights": {"mode": "separation", "values": None, "cap": None},
     "boundary_weight": 2.0,
-    "boundary_width": 3.0,
     "instance_sep_weight": 3.0,
     "near_px": 3.0,
 }

@@ -1,125 +1,168 @@
-"""The default loss: weighted cross entropy and Dice, with pixels weighted near boundaries and between people.
+"""The one loss: weighted cross entropy and Dice, and every further term that section `loss` switches on.
 
 Symbols: R ROIs, K = 3 classes, (h, w) cells of the mask.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import replace
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from roiseg.dataset import Targets
 from roiseg.errors import ParamsError
-from roiseg.losses.boundary import boundary_weight_map, separation_weight_map
-from roiseg.losses.region import dice, weighted_cross_entropy
-from roiseg.masks import CLASS_NAMES
+from roiseg.losses.auxiliary import AuxiliaryLoss
+from roiseg.losses.boundary import boundary_cross_entropy, boundary_weight_map, separation_weight_map
+from roiseg.losses.cascade import earlier_stages
+from roiseg.losses.class_weights import ClassWeights
+from roiseg.losses.contour import active_contour
+from roiseg.losses.contrastive import EMBEDDING, contrastive
+from roiseg.losses.edge import edge_loss
+from roiseg.losses.focal import focal_map
+from roiseg.losses.hierarchical import HierarchicalLoss
+from roiseg.losses.params import SECTION_OF, LossParams, needed_aux
+from roiseg.losses.part import Part, Parts, total_of
+from roiseg.losses.region import IGNORE, cross_entropy_map, dice, masked_mean, tversky, weighted_mean
+from roiseg.losses.schedule import between
 from roiseg.nn.outputs import HeadOutput
-from roiseg.params import Section
-
-ClassLabel = Literal[0, 1, 2]
-
-_FIELDS = {
-    "freq": "recommended_class_weights",
-    "log": "recommended_log_class_weights",
-    "separation": "separation_aware_weights",
-}
-
-
-class ClassWeightParams(Section):
-    """Where the class weights come from."""
-
-    mode: Literal["none", "freq", "log", "separation", "manual"]
-    values: tuple[float, float, float] | None
-
-    @model_validator(mode="after")
-    def _values_fit_mode(self) -> "ClassWeightParams":
-        if (self.mode == "manual") != (self.values is not None):
-            raise ValueError(
-                f"mode {self.mode!r} with values {self.values!r}: 'manual' needs three values, any other mode needs null"
-            )
-        if self.values is not None and min(self.values) < 0:
-            raise ValueError("weights are at least 0")
-        return self
-
-
-class LossParams(Section):
-    """Section `loss`."""
-
-    ce: float = Field(ge=0)
-    dice: float = Field(ge=0)
-    dice_classes: tuple[ClassLabel, ...] = Field(min_length=1)
-    dice_smooth: float = Field(gt=0)
-    class_weights: ClassWeightParams
-    boundary_weight: float = Field(ge=1, le=100)
-    boundary_width: float = Field(gt=0)
-    instance_sep_weight: float = Field(ge=1, le=100)
-    near_px: float = Field(gt=0)
-
-
-def class_weights(params: ClassWeightParams, statistics: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Weights of background, target and non-target.
-
-    Args:
-        params: which ones.
-        statistics: data_analyze.json.
-
-    Raises:
-        ParamsError: the statistics lack the field that the mode wants.
-    """
-    if params.mode == "none":
-        return (1.0, 1.0, 1.0)
-    if params.values is not None:
-        return params.values
-    field = _FIELDS[params.mode]
-    if field not in statistics:
-        raise ParamsError(
-            f"loss.class_weights.mode is {params.mode!r}, but data_analyze.json has no {field!r}; run `dvc repro analyze`"
-        )
-    found = statistics[field]
-    first, second, third = (float(found[name]) for name in CLASS_NAMES)
-    return first, second, third
 
 
 class MaskLoss:
     """`loss(output, target) -> dict` of scalars with `total` and its parts."""
 
-    def __init__(self, params: LossParams, weights: tuple[float, float, float]) -> None:
+    def __init__(self, params: LossParams, weights: ClassWeights) -> None:
         """Fix coefficients and class weights.
 
         Args:
             params: section `loss`.
             weights: of background, target, non-target.
         """
-        self._params = params
-        self._weights = weights
+        self._params, self._weights, self._needed = params, weights, needed_aux(params)
+        self._auxiliary = AuxiliaryLoss(params.auxiliary)
+        self._hierarchical = None if params.hierarchical is None else HierarchicalLoss(params.hierarchical)
+        self.begin_epoch(0.0)
+
+    def begin_epoch(self, share: float) -> None:
+        """Set what changes over a run.
+
+        Args:
+            share: of the run: 0 in its first epoch, 1 in its last.
+        """
+        params, adaptive = self._params, self._params.adaptive
+        self._boundary_weight, self._separation_weight = params.boundary_weight, params.instance_sep_weight
+        if adaptive is not None:
+            self._boundary_weight = between(params.boundary_weight, adaptive.end_boundary_weight, share, adaptive.curve)
+            self._separation_weight = between(params.instance_sep_weight, adaptive.end_instance_sep_weight, share, adaptive.curve)
+
+    def state(self) -> dict[str, float]:
+        """What the loss has seen of the run; empty where it learns nothing from one batch for the next."""
+        return {} if self._hierarchical is None else self._hierarchical.state()
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        """Go on from what `state` gave; from the beginning where it is empty."""
+        if self._hierarchical is not None:
+            self._hierarchical.load_state(state)
 
     def __call__(self, output: HeadOutput, target: Targets) -> dict[str, Tensor]:
         """Losses of a batch of ROIs.
 
         Args:
-            output: `mask_logits` (R, K, h, w).
+            output: `mask_logits` (R, K, h, w), and in `aux` what `needed_aux` names.
             target: labels and distances of the same ROIs.
 
         Returns:
-            `total`, `ce`, `dice` (each before its coefficient, but for the total), `mean_pixel_weight`, and the weights in force as
-            `weight_*`, for the log.
+            `total`, each part by name (before its coefficient, but for the total), `mean_pixel_weight`, `boundary_accuracy`, and
+            the weights in force as `weight_*`, for the log.
+
+        Raises:
+            ParamsError: the head lacks an output that a term reads.
         """
-        params, logits = self._params, output.mask_logits.float()
-        pixels = boundary_weight_map(target.boundary, params.boundary_width, params.boundary_weight)
-        pixels = pixels * separation_weight_map(target.target, target.non_target, params.near_px, params.instance_sep_weight)
-        weights = torch.tensor(self._weights, dtype=logits.dtype, device=logits.device)
-        ce = weighted_cross_entropy(logits, target.labels, weights, pixels)
-        dice_loss = dice(logits, target.labels, params.dice_classes, params.dice_smooth)
-        total = params.ce * ce + params.dice * dice_loss
+        self._check(output)
+        with torch.autocast(output.mask_logits.device.type, enabled=False):
+            return self._losses(
+                HeadOutput(output.mask_logits.float(), {name: value.float() for name, value in output.aux.items()}),
+                self._without_borders(target),
+            )
+
+    def _losses(self, output: HeadOutput, target: Targets) -> dict[str, Tensor]:
+        params, logits = self._params, output.mask_logits
+        pixels = boundary_weight_map(target.boundary, params.boundary_width, self._boundary_weight)
+        pixels = pixels * separation_weight_map(target.target, target.non_target, params.near_px, self._separation_weight)
+        of_mask = self._of_mask(logits, target, pixels)
+        summed = self._of_stages(output, target, pixels, of_mask) or of_mask
+        summed = summed | self._of_branches(output, target)
+        named = of_mask | summed
         return {
-            "total": total,
-            "ce": ce.detach(),
-            "dice": dice_loss.detach(),
+            "total": total_of(summed),
+            **{name: part.value.detach() for name, part in named.items()},
             "mean_pixel_weight": pixels.mean().detach(),
-            "weight_ce": torch.tensor(params.ce),
-            "weight_dice": torch.tensor(params.dice),
-            "weight_boundary": torch.tensor(params.boundary_weight),
-            "weight_instance_sep": torch.tensor(params.instance_sep_weight),
+            "boundary_accuracy": _boundary_accuracy(logits, target, params.boundary_width),
+            **{f"weight_{name}": torch.tensor(part.weight) for name, part in named.items() if part.weight is not None},
+            "weight_boundary": torch.tensor(self._boundary_weight),
+            "weight_instance_sep": torch.tensor(self._separation_weight),
         }
+
+    def _check(self, output: HeadOutput) -> None:
+        missing = sorted(self._needed - set(output.aux))
+        if missing:
+            given = ", ".join(sorted(output.aux)) or "none"
+            raise ParamsError(
+                f"section loss has terms that read the outputs {', '.join(missing)} of a head, but this head gives {given}; set "
+                f"{', '.join(sorted({SECTION_OF[name] for name in missing}))} to null, or take a head whose params switch them on"
+            )
+
+    def _without_borders(self, target: Targets) -> Targets:
+        if not self._params.ignore_px:
+            return target
+        return replace(target, labels=torch.where(target.boundary < self._params.ignore_px, IGNORE, target.labels))
+
+    def _of_mask(self, logits: Tensor, target: Targets, pixels: Tensor) -> Parts:
+        """Terms that look at the logits of a mask alone."""
+        params, labels = self._params, target.labels
+        weights = torch.tensor(self._weights, dtype=logits.dtype, device=logits.device)
+        entropy = cross_entropy_map(logits, labels)
+        if params.focal_gamma:
+            entropy = focal_map(entropy, labels, params.focal_gamma, params.focal_classes)
+        parts = {
+            "ce": Part(weighted_mean(entropy, labels, weights, pixels), params.ce),
+            "dice": Part(dice(logits, labels, params.dice_classes, params.dice_smooth), params.dice),
+        }
+        if params.tversky is not None:
+            parts["tversky"] = Part(tversky(logits, labels, params.tversky, params.dice_smooth), params.tversky.weight)
+        if params.boundary_ce is not None:
+            parts["boundary_ce"] = Part(boundary_cross_entropy(logits, labels, params.boundary_ce), params.boundary_ce.weight)
+        if params.edge is not None:
+            parts["edge"] = Part(edge_loss(logits, target, params.edge), params.edge.weight)
+        if params.active_contour is not None:
+            value = active_contour(logits, labels, params.active_contour.curvature)
+            parts["active_contour"] = Part(value, params.active_contour.weight)
+        return parts
+
+    def _of_stages(self, output: HeadOutput, target: Targets, pixels: Tensor, last: Parts) -> Parts:
+        """The terms of each stage of a cascade, added up; nothing for a head that isn't one."""
+        stages = [total_of(self._of_mask(logits, target, pixels)) for logits in earlier_stages(output)]
+        if not stages:
+            return {}
+        values = enumerate([*stages, total_of(last)], start=1)
+        return {
+            f"stage_{number}": Part(value, weight) for (number, value), weight in zip(values, self._params.cascade, strict=True)
+        }
+
+    def _of_branches(self, output: HeadOutput, target: Targets) -> Parts:
+        """Terms that look at other outputs than the mask."""
+        parts = self._auxiliary(output, target)
+        if self._params.contrastive is not None:
+            value = contrastive(output.aux[EMBEDDING], target.labels, self._params.contrastive)
+            parts["contrastive"] = Part(value, self._params.contrastive.weight)
+        if self._hierarchical is not None:
+            parts |= self._hierarchical(output, target)
+        return parts
+
+
+def _boundary_accuracy(logits: Tensor, target: Targets, width: float) -> Tensor:
+    """Share of right answers beside borders, within half the band; where there is no border, nothing is wrong.
+
+    Those are the pixels above 1.5 where the weight is 2 on the border (spec 11.5), and they stay the same when the weight changes.
+    """
+    near = (target.boundary < width / 2) & (target.labels != IGNORE)
+    return 1 - masked_mean((logits.argmax(dim=1) != target.labels).float(), near)

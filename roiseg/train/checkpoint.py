@@ -41,6 +41,7 @@ class Checkpoint:
         optimizer: state of the optimiser.
         scaler: state of the scaler of float16 gradients; empty without one.
         rng: device -> states of torch's generator in each process.
+        loss: what the loss has seen, in each process.
         params: sections `dataset`, `sampler`, `model`, `loss`, `train` as plain values.
         layers: layer -> [channels, vertical stride, horizontal stride].
         fingerprint: fields of the store that the head was trained on, see `roiseg.extractor.extract.asked_fields`.
@@ -56,6 +57,7 @@ class Checkpoint:
     optimizer: Mapping[str, Any]
     scaler: Mapping[str, Any]
     rng: Mapping[str, list[Tensor]]
+    loss: Sequence[Mapping[str, float]]
     params: Mapping[str, Any]
     layers: Mapping[str, list[float]]
     fingerprint: Mapping[str, Any]

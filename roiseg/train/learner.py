@@ -40,6 +40,7 @@ class Learner:
             TrainingError: see `make_optimizer`.
         """
         self.phase, self._fabric, self._world, self._params = phase, fabric, world, params
+        phase.loss.load_state({})  # a run that begins anew in the same process has seen nothing
         self.head = phase.build()
         self._plain = make_optimizer(self.head, params)
         self.average = WeightAverage(self.head, params.average_decay)
@@ -73,7 +74,7 @@ class Learner:
         """
         device = self._fabric.device
         batch = largest_batch(self.phase.sampler, -(-self._params.images_per_batch // self._world.size))
-        buffers = [(buffer, buffer.clone()) for buffer in self.head.buffers()]
+        buffers, seen = [(buffer, buffer.clone()) for buffer in self.head.buffers()], self.phase.loss.state()
         with torch.random.fork_rng([device] if device.type == "cuda" else []), lack_of_memory_is_said(batch, device):
             self.wrapped.train()
             try:
@@ -85,6 +86,7 @@ class Learner:
                 ) from error
         for buffer, before in buffers:  # statistics of norms
             buffer.copy_(before)
+        self.phase.loss.load_state(seen)
         self.optimizer.zero_grad(set_to_none=True)
 
     def state(self) -> Mapping[str, object]:
@@ -95,6 +97,7 @@ class Learner:
             "optimizer": self._plain.state_dict(),
             "scaler": self._fabric.strategy.precision.state_dict(),
             "rng": random_states(self._world, self._fabric.device),
+            "loss": self._world.gather(self.phase.loss.state()),
         }
 
     def load(self, checkpoint: Checkpoint) -> None:
@@ -104,6 +107,7 @@ class Learner:
         self._plain.load_state_dict(dict(checkpoint.optimizer))
         self._fabric.strategy.precision.load_state_dict(dict(checkpoint.scaler))
         restore_random_states(dict(checkpoint.rng), self._world, self._fabric.device)
+        self.phase.loss.load_state(checkpoint.loss[self._world.rank])
 
     def _take_over(self, before: "Learner") -> None:
         """Weights of equal name and shape, with what the optimiser knows of them; all others start fresh."""

@@ -57,7 +57,7 @@ def check_metric(name: str) -> None:
 
 def weights_alone(weights: Mapping[str, Tensor]) -> Mapping[str, object]:
     """The fields of a `Checkpoint` that `Learner.state` gives, for a model that no optimiser goes on with."""
-    return {"model": weights, "live": weights, "optimizer": {}, "scaler": {}, "rng": {}}
+    return {"model": weights, "live": weights, "optimizer": {}, "scaler": {}, "rng": {}, "loss": []}
 
 
 def grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
@@ -232,6 +232,7 @@ class Trainer:
         """
         params, phase = self._run.params, learner.phase
         learner.wrapped.train()
+        phase.loss.begin_epoch((epoch - 1) / max(self._run.epochs - 1, 1))
         batches = Clocked(training_batches(phase.sampler, self._loading, seed=params.seed, epoch=epoch))
         before, history = sum(int(row["skipped_steps"]) for row in self._rows), self._judged()
         began, sums, rate = time.monotonic(), Sums(), 0.0

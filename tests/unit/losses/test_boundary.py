@@ -1,5 +1,7 @@
 """Tests of roiseg.losses.boundary: closed forms on a square and an edge, symmetry, and the flaws that must not come back."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from roiseg.losses.boundary import boundary_weight_map, separation_weight_map
+from roiseg.errors import ParamsError
+from roiseg.losses.boundary import (
+    BoundaryCeParams,
+    boundary_band,
+    boundary_cross_entropy,
+    boundary_weight_map,
+    outline_distance,
+    separation_weight_map,
+)
+from roiseg.losses.region import IGNORE
 from roiseg.masks import label_distances
 
 WIDTH, WEIGHT = 5.0, 2.0
@@ -112,3 +123,62 @@ def test_no_separation_between_people_far_apart() -> None:
     labels = np.zeros((3, 40), dtype=np.uint8)
     labels[:, :5], labels[:, 35:] = 1, 2
     assert torch.equal(separation_of(labels), torch.ones(3, 40))
+
+
+# --- the outline of one label ---
+
+
+@given(st.integers(0, 10_000))
+def test_outline_distance_matches_reference(seed: int) -> None:
+    """For each pixel, the nearest one on the other side of the outline, looked for among all."""
+    labels = np.random.default_rng(seed).integers(0, 3, (5, 7)).astype(np.uint8)
+    found = label_distances(labels)
+    boundary = torch.from_numpy(found.boundary)
+    for label, region in ((1, found.target), (2, found.non_target)):
+        inside = labels == label
+        distance = outline_distance(torch.from_numpy(region), boundary).numpy()
+        for row, column in np.ndindex(*labels.shape):
+            others = np.argwhere(inside != inside[row, column])
+            if len(others):
+                expected = np.sqrt(((others - [row, column]) ** 2).sum(axis=1).min()) - 0.5
+                assert distance[row, column] == pytest.approx(expected, abs=1e-5)
+            else:
+                assert distance[row, column] > 9000
+
+
+# --- boundary-aware cross entropy ---
+
+
+def band_params(width: int = 3, factor: float = 2.0) -> BoundaryCeParams:
+    return BoundaryCeParams.parse({"weight": 0.1, "width": width, "factor": factor}, "loss.boundary_ce")
+
+
+def test_band_of_a_straight_edge() -> None:
+    labels = torch.from_numpy(half(4, 12, 6).astype(np.int64))[None]
+    assert boundary_band(labels, 3)[0].tolist() == [[column in (5, 6) for column in range(12)]] * 4
+    assert boundary_band(labels, 5)[0].tolist() == [[column in (4, 5, 6, 7) for column in range(12)]] * 4
+
+
+@given(st.integers(0, 10_000), st.sampled_from([3, 5, 7]))
+def test_band_matches_reference(seed: int, width: int) -> None:
+    """A pixel is in the band where the square around it holds two labels; ignored pixels are none."""
+    labels = np.random.default_rng(seed).choice([0, 1, 2, IGNORE], size=(6, 9), p=[0.5, 0.3, 0.1, 0.1])
+    found = boundary_band(torch.from_numpy(labels)[None], width)[0]
+    reach = width // 2
+    for row, column in np.ndindex(*labels.shape):
+        square = labels[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1]
+        assert bool(found[row, column]) == (len(set(square.ravel()) - {IGNORE}) > 1)
+
+
+def test_boundary_cross_entropy_by_hand() -> None:
+    """Even odds cost log 3 everywhere; 2 of 4 columns lie in the band and cost 3 times as much."""
+    labels = torch.from_numpy(half(2, 4, 2).astype(np.int64))[None]
+    logits = torch.zeros(1, 3, 2, 4)
+    assert float(boundary_cross_entropy(logits, labels, band_params(3, 3.0))) == pytest.approx(math.log(3) * 2)
+    labels[:, :, 0] = IGNORE
+    assert float(boundary_cross_entropy(logits, labels, band_params(3, 3.0))) == pytest.approx(math.log(3) * 7 / 3)
+
+
+def test_width_of_the_band_is_odd() -> None:
+    with pytest.raises(ParamsError, match=r"loss\.boundary_ce\.width: value is 4; .*expected an odd number"):
+        band_params(4)

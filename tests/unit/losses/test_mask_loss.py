@@ -1,68 +1,112 @@
-"""Tests of roiseg.losses.mask_loss: its named parts, its knobs, and where class weights come from."""
+"""Tests of roiseg.losses.mask_loss: its named parts, its knobs, and batches of which there is little to learn."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
+import cv2
 import pytest
 import torch
-from store_factory import STATISTICS
+from loss_factory import FULL, PLAIN, drawn_output, loss_params, targets_of, two_people
 from torch import Tensor
 from torch.nn import functional as F
 
+from roiseg import masks
 from roiseg.dataset import Targets
 from roiseg.errors import ParamsError
-from roiseg.losses import LossParams, MaskLoss, class_weights
-from roiseg.losses.mask_loss import ClassWeightParams
+from roiseg.losses import MaskLoss, class_weights, needed_aux
+from roiseg.losses.boundary import boundary_weight_map, separation_weight_map
 from roiseg.losses.region import dice
-from roiseg.masks import label_distances
 from roiseg.nn.outputs import HeadOutput
 
-PLAIN: dict[str, Any] = {
-    "ce": 1.0,
-    "dice": 0.0,
-    "dice_classes": [1],
-    "dice_smooth": 1.0,
-    "class_weights": {"mode": "none", "values": None},
-    "boundary_weight": 1.0,
-    "boundary_width": 3.0,
-    "instance_sep_weight": 1.0,
-    "near_px": 2.0,
-}
 EVEN = (1.0, 1.0, 1.0)
-
-
-def loss_params(**changes: object) -> LossParams:
-    return LossParams.parse(PLAIN | changes, "loss")
-
-
-def targets_of(labels: Tensor) -> Targets:
-    found = [label_distances(item.astype(np.uint8)) for item in labels.numpy()]
-    empty = np.zeros((0, *labels.shape[1:]), dtype=np.float32)
-    stacks = [
-        np.stack([getattr(item, name) for item in found]) if found else empty for name in ("boundary", "target", "non_target")
-    ]
-    return Targets(labels, *(torch.from_numpy(item) for item in stacks))
+ALWAYS = {
+    "total",
+    "ce",
+    "dice",
+    "mean_pixel_weight",
+    "boundary_accuracy",
+    "weight_ce",
+    "weight_dice",
+    "weight_boundary",
+    "weight_instance_sep",
+}
+TERMS = {"tversky", "boundary_ce", "edge", "active_contour", "contrastive", "bg_fg", "target_non_target", "consistency"}
+BRANCHES = {"foreground", "contour", "distance"}
+STAGES = {"stage_1", "stage_2", "stage_3"}
 
 
 @pytest.fixture
 def batch() -> tuple[HeadOutput, Targets]:
-    labels = torch.zeros(2, 8, 12, dtype=torch.int64)
-    labels[0, 2:7, 1:6], labels[0, 2:7, 6:9] = 1, 2
-    labels[1, 1:5, 3:9] = 1
     logits = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
-    return HeadOutput(logits, {}), targets_of(labels)
+    return HeadOutput(logits, {}), targets_of(two_people())
+
+
+def gradients(output: HeadOutput) -> dict[str, Tensor]:
+    """Gradient of each output that has one."""
+    named = {"mask_logits": output.mask_logits, **output.aux}
+    return {name: value.grad for name, value in named.items() if value.grad is not None}
 
 
 def test_parts_are_named_and_add_up(batch: tuple[HeadOutput, Targets]) -> None:
     output, targets = batch
     parts = MaskLoss(loss_params(ce=0.7, dice=0.2, dice_classes=[1, 2], boundary_weight=2.0), (0.5, 1.0, 1.5))(output, targets)
-    weights = {"weight_ce": 0.7, "weight_dice": 0.2, "weight_boundary": 2.0, "weight_instance_sep": 1.0}
-    assert set(parts) == {"total", "ce", "dice", "mean_pixel_weight", *weights}
-    assert {name: float(parts[name]) for name in weights} == pytest.approx(weights)
+    assert set(parts) == ALWAYS
     assert all(value.ndim == 0 for value in parts.values())
     torch.testing.assert_close(parts["total"], 0.7 * parts["ce"] + 0.2 * parts["dice"])
     torch.testing.assert_close(parts["dice"], dice(output.mask_logits, targets.labels, [1, 2], 1.0))
     assert float(parts["mean_pixel_weight"]) > 1
+    assert [float(parts[f"weight_{name}"]) for name in ("ce", "dice", "boundary", "instance_sep")] == pytest.approx(
+        [0.7, 0.2, 2.0, 1.0]
+    )
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_every_term_is_named_and_adds_up(staged: bool) -> None:
+    drawn = drawn_output(2)
+    output = HeadOutput(drawn.mask_logits, {name: value for name, value in drawn.aux.items() if staged or name not in STAGES})
+    parts = MaskLoss(loss_params(FULL), (0.5, 1.0, 1.5))(output, targets_of(two_people()))
+    weighted = {"ce", "dice", "tversky", "boundary_ce", "edge", "active_contour"}
+    others = {"contrastive", "bg_fg", "target_non_target", "consistency"} | BRANCHES
+    weights = {f"weight_{name}" for name in weighted | others | (STAGES if staged else set())}
+    balance = {f"weight_hier_{name}" for name in ("bg", "fg", "target", "non_target")}
+    figures = {"foreground_accuracy", "foreground_iou"}
+    assert set(parts) == ALWAYS | TERMS | BRANCHES | weights | balance | figures | (STAGES if staged else set())
+    summed = (STAGES if staged else weighted) | others
+    expected = sum(float(parts[name]) * float(parts[f"weight_{name}"]) for name in summed)
+    assert float(parts["total"].detach()) == pytest.approx(expected, rel=1e-5)
+    if staged:
+        last = sum(float(parts[name]) * float(parts[f"weight_{name}"]) for name in weighted)
+        assert float(parts["stage_3"]) == pytest.approx(last, rel=1e-5)
+
+
+def test_stages_have_the_loss_of_a_mask() -> None:
+    output, targets = drawn_output(2), targets_of(two_people())
+    parts = MaskLoss(loss_params(dice=1.0, cascade=[0.2, 0.3, 0.5]), EVEN)(output, targets)
+    alone = [
+        float(MaskLoss(loss_params(dice=1.0), EVEN)(HeadOutput(logits, {}), targets)["total"].detach())
+        for logits in (output.aux["stage_1"], output.aux["stage_2"], output.mask_logits)
+    ]
+    assert [float(parts[name]) for name in sorted(STAGES)] == pytest.approx(alone)
+    assert float(parts["total"].detach()) == pytest.approx(0.2 * alone[0] + 0.3 * alone[1] + 0.5 * alone[2])
+
+
+def test_what_is_off_changes_no_bit(batch: tuple[HeadOutput, Targets]) -> None:
+    """The loss of before there were other terms, in its own operations."""
+    output, targets = batch
+    weights = torch.tensor([0.4, 1.1, 1.5])
+    first, second = (output.mask_logits.clone().requires_grad_() for _ in range(2))
+    params = loss_params(dice=0.8, dice_classes=[1, 2], boundary_weight=2.0, instance_sep_weight=1.5)
+    found = MaskLoss(params, (0.4, 1.1, 1.5))(HeadOutput(first, {}), targets)["total"]
+    pixels = boundary_weight_map(targets.boundary, 3.0, 2.0) * separation_weight_map(targets.target, targets.non_target, 2.0, 1.5)
+    weighted = weights[targets.labels] * pixels
+    nll = F.cross_entropy(second, targets.labels, reduction="none")
+    expected = 1.0 * ((weighted * nll).sum() / weighted.sum()) + 0.8 * dice(second, targets.labels, (1, 2), 1.0)
+    found.backward()  # type: ignore[no-untyped-call]
+    expected.backward()  # type: ignore[no-untyped-call]
+    assert found.equal(expected)
+    assert first.grad is not None
+    assert second.grad is not None
+    assert first.grad.equal(second.grad)
 
 
 def test_weights_of_one_are_plain_cross_entropy(batch: tuple[HeadOutput, Targets]) -> None:
@@ -70,26 +114,6 @@ def test_weights_of_one_are_plain_cross_entropy(batch: tuple[HeadOutput, Targets
     parts = MaskLoss(loss_params(), EVEN)(output, targets)
     torch.testing.assert_close(parts["total"], F.cross_entropy(output.mask_logits, targets.labels))
     assert float(parts["mean_pixel_weight"]) == 1
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"boundary_weight": 4.0}, {"instance_sep_weight": 3.0}, {"dice": 1.0}, {"ce": 0.5}],
-)
-def test_every_knob_turns(batch: tuple[HeadOutput, Targets], changes: dict[str, float]) -> None:
-    before, after = (float(MaskLoss(loss_params(**item), EVEN)(*batch)["total"]) for item in ({}, changes))
-    assert abs(before - after) > 1e-4
-
-
-@pytest.mark.parametrize(
-    ("first", "second"), [({"boundary_width": 1.0}, {"boundary_width": 6.0}), ({"near_px": 1.5}, {"near_px": 4.0})]
-)
-def test_every_width_turns(batch: tuple[HeadOutput, Targets], first: dict[str, float], second: dict[str, float]) -> None:
-    weights = [
-        float(MaskLoss(loss_params(boundary_weight=3.0, instance_sep_weight=3.0, **item), EVEN)(*batch)["mean_pixel_weight"])
-        for item in (first, second)
-    ]
-    assert weights[1] > weights[0]
 
 
 def test_pixel_weights_multiply(batch: tuple[HeadOutput, Targets]) -> None:
@@ -104,89 +128,269 @@ def test_pixel_weights_multiply(batch: tuple[HeadOutput, Targets]) -> None:
     assert not near[1].any()
 
 
+def test_focal_and_pixel_weights_act_together(batch: tuple[HeadOutput, Targets]) -> None:
+    """The original's focal loss was a mean that no weight map reached (spec 11.5, flaw iv)."""
+    output, targets = batch
+    parts = MaskLoss(loss_params(focal_gamma=2.0, boundary_weight=3.0), EVEN)(output, targets)
+    pixels = 1 + 2 * (1 - targets.boundary / 3).clamp(min=0)
+    likely = output.mask_logits.softmax(1).gather(1, targets.labels[:, None])[:, 0]
+    torch.testing.assert_close(parts["ce"], -((1 - likely) ** 2 * likely.log() * pixels).sum() / pixels.sum())
+
+
 def test_class_weights_change_the_loss(batch: tuple[HeadOutput, Targets]) -> None:
     first, second = (float(MaskLoss(loss_params(), weights)(*batch)["ce"]) for weights in (EVEN, (0.2, 1.0, 5.0)))
     assert abs(first - second) > 1e-3
 
 
-def test_only_the_total_has_a_gradient(batch: tuple[HeadOutput, Targets]) -> None:
-    output, targets = batch
-    logits = output.mask_logits.requires_grad_()
-    parts = MaskLoss(loss_params(dice=1.0), EVEN)(HeadOutput(logits, {}), targets)
+def test_boundary_accuracy() -> None:
+    """Columns 2 to 5 lie within half of the band of 4; what is wrong in column 2 of one row counts, in column 0 it doesn't."""
+    labels = torch.zeros(1, 2, 8, dtype=torch.int64)
+    labels[..., 4:] = 1
+    guess = labels.clone()
+    guess[0, 0, [0, 2]] = 2
+    output = HeadOutput(F.one_hot(guess, 3).movedim(-1, 1).float(), {})
+    loss = MaskLoss(loss_params(boundary_width=4.0), EVEN)
+    assert float(loss(output, targets_of(labels))["boundary_accuracy"]) == pytest.approx(7 / 8)
+    assert float(loss(output, targets_of(torch.zeros_like(labels)))["boundary_accuracy"]) == 1
+
+
+# --- no knob without effect ---
+
+FLIPS: dict[str, Any] = {
+    "ce": 0.5,
+    "focal_gamma": 1.0,
+    "focal_classes": [0],
+    "dice": 0.3,
+    "dice_classes": [1],
+    "dice_smooth": 20.0,
+    "tversky.weight": 0.9,
+    "tversky.alpha": 0.9,
+    "tversky.beta": 0.1,
+    "tversky.classes": [2],
+    "class_weights.mode": {"mode": "none", "values": None, "cap": None},
+    "class_weights.values": [0.5, 2.0, 4.0],
+    "class_weights.cap": 1.3,
+    "boundary_weight": 4.0,
+    "boundary_width": 6.0,
+    "instance_sep_weight": 1.5,
+    "near_px": 4.0,
+    "adaptive.curve": "cosine",
+    "adaptive.end_boundary_weight": 5.0,
+    "adaptive.end_instance_sep_weight": 5.0,
+    "ignore_px": 1.0,
+    "boundary_ce.weight": 0.3,
+    "boundary_ce.width": 3,
+    "boundary_ce.factor": 5.0,
+    "edge.weight": 0.5,
+    "edge.form": "l1",
+    "edge.source": "distance",
+    "edge.distractors": True,
+    "active_contour.weight": 0.3,
+    "active_contour.curvature": 0.1,
+    "contrastive.weight": 0.3,
+    "contrastive.temperature": 0.5,
+    "contrastive.samples": 1,
+    "hierarchical.bg": 1.0,
+    "hierarchical.fg": 2.0,
+    "hierarchical.target": 1.0,
+    "hierarchical.consistency": 0.5,
+    "hierarchical.dynamic": False,
+    "hierarchical.clamp": [0.9, 1.1],
+    "hierarchical.ema": 0.0,
+    "auxiliary.foreground.weight": 0.5,
+    "auxiliary.foreground.pos_weight": 1.0,
+    "auxiliary.contour.weight": 0.3,
+    "auxiliary.contour.width": 1.0,
+    "auxiliary.distance.weight": 0.3,
+    "cascade": [0.5, 0.3, 0.4],
+}
+"""Dotted key -> another value than that of `FULL`; `mode` brings the keys along that fit it."""
+
+AROUND: dict[str, dict[str, Any]] = {"ignore_px": {"edge": None}}
+"""Dotted key -> what else is otherwise than in `FULL`, on either side."""
+
+
+def leaves(values: Mapping[str, Any], where: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        yield from leaves(value, f"{where}{key}.") if isinstance(value, Mapping) else [f"{where}{key}"]
+
+
+def flipped(base: dict[str, Any], path: str, value: object) -> dict[str, Any]:
+    key, _, rest = path.partition(".")
+    if path == "class_weights.mode":
+        return base | {"class_weights": value}
+    return base | {key: flipped(base[key], rest, value) if rest else value}
+
+
+def value_of(values: dict[str, Any]) -> float:
+    """The total in the second of two batches, a quarter of the run done."""
+    params = loss_params(values)
+    loss = MaskLoss(params, class_weights(params.class_weights, {}))
+    loss.begin_epoch(0.25)
+    people = two_people()
+    loss(drawn_output(2), targets_of(torch.where(people == 2, 1, people)))
+    return float(loss(drawn_output(2, seed=1), targets_of(people))["total"].detach())
+
+
+def test_every_key_is_flipped() -> None:
+    assert set(FLIPS) == set(leaves(FULL))
+
+
+@pytest.mark.parametrize("path", FLIPS)
+def test_every_key_changes_the_loss(path: str) -> None:
+    base = FULL | AROUND.get(path, {})
+    before, after = value_of(base), value_of(flipped(base, path, FLIPS[path]))
+    assert abs(before - after) > 1e-5 * abs(before)
+
+
+@pytest.mark.parametrize(
+    "path", [name for name, value in PLAIN.items() if value is None] + [f"auxiliary.{name}" for name in sorted(BRANCHES)]
+)
+def test_every_term_can_be_off(path: str) -> None:
+    assert abs(value_of(FULL) - value_of(flipped(FULL, path, None))) > 1e-5
+
+
+# --- a run ---
+
+
+def test_weights_change_over_the_run(batch: tuple[HeadOutput, Targets]) -> None:
+    """Strong at first and weak at last; the original's never changed (spec 11.5, flaw vi)."""
+    adaptive = {"curve": "linear", "end_boundary_weight": 1.0, "end_instance_sep_weight": 2.0}
+    loss = MaskLoss(loss_params(boundary_weight=5.0, instance_sep_weight=4.0, adaptive=adaptive), EVEN)
+    found = []
+    for share in (0.0, 0.5, 1.0):
+        loss.begin_epoch(share)
+        parts = loss(*batch)
+        found.append((float(parts["weight_boundary"]), float(parts["weight_instance_sep"]), float(parts["mean_pixel_weight"])))
+    assert [item[:2] for item in found] == [(5.0, 4.0), (3.0, 3.0), (1.0, 2.0)]
+    assert found[0][2] > found[1][2] > found[2][2]
+    fixed = MaskLoss(loss_params(instance_sep_weight=2.0), EVEN)
+    assert loss(*batch)["total"].equal(fixed(*batch)["total"])
+
+
+def test_state_goes_on_where_it_was() -> None:
+    first, second, fresh = (MaskLoss(loss_params(FULL), EVEN) for _ in range(3))
+    targets = targets_of(two_people())
+    first(drawn_output(2), targets_of(two_people().clamp(max=1)))
+    assert set(first.state()) == {"bg", "fg", "target", "non_target"}
+    second.load_state(first.state())
+    totals = [float(loss(drawn_output(2, seed=1), targets)["total"].detach()) for loss in (first, second, fresh)]
+    assert totals[0] == totals[1] != totals[2]
+    assert MaskLoss(loss_params(), EVEN).state() == {}
+
+
+def test_no_distance_is_computed_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The original transformed each mask in each step (spec 11.5, flaw vii); here the threads that load have done it."""
+    targets = targets_of(two_people())
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("a distance transform in the loss")
+
+    monkeypatch.setattr(masks, "label_distances", fail)
+    monkeypatch.setattr(cv2, "distanceTransform", fail)
+    MaskLoss(loss_params(FULL), EVEN)(drawn_output(2), targets)
+
+
+# --- little to learn from ---
+
+DEGENERATE: dict[str, Tensor] = {
+    "nothing": torch.zeros(2, 8, 12, dtype=torch.int64),
+    "all target": torch.ones(2, 8, 12, dtype=torch.int64),
+    "all non-target": torch.full((2, 8, 12), 2),
+    "one pixel": torch.zeros(2, 8, 12, dtype=torch.int64).index_put(
+        (torch.tensor([0]), torch.tensor([3]), torch.tensor([4])), torch.tensor(1)
+    ),
+    "no class 2": two_people().clamp(max=1),
+    "no background": two_people().clamp(min=1),
+    "all ignored": torch.full((2, 8, 12), 255),
+    "no ROI": torch.zeros(0, 8, 12, dtype=torch.int64),
+    "one ROI": two_people()[:1],
+}
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+@pytest.mark.parametrize("size", [0.0, 1.0, 60.0])
+@pytest.mark.parametrize("form", ["bce", "l1"])
+def test_gradients_are_finite(name: str, size: float, form: str) -> None:
+    labels = DEGENERATE[name]
+    drawn = drawn_output(len(labels))
+    output = HeadOutput(*_scaled(drawn, size))
+    params = loss_params(FULL, edge=FULL["edge"] | {"form": form})
+    parts = MaskLoss(params, (0.5, 1.0, 1.5))(output, targets_of(labels))
+    assert all(torch.isfinite(value) for value in parts.values()) or not len(labels)
+    parts["total"].backward()  # type: ignore[no-untyped-call]
+    assert torch.isfinite(parts["total"])
+    found = gradients(output)
+    assert set(found) == {"mask_logits", *output.aux}
+    assert {name for name, value in found.items() if not torch.isfinite(value).all()} == set()
+
+
+def _scaled(output: HeadOutput, size: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def scale(value: Tensor) -> Tensor:
+        return (value.detach() * size).requires_grad_()
+
+    return scale(output.mask_logits), {name: scale(value) for name, value in output.aux.items()}
+
+
+def test_only_the_total_has_a_gradient() -> None:
+    output = drawn_output(2)
+    parts = MaskLoss(loss_params(FULL), EVEN)(output, targets_of(two_people()))
     assert {name for name, value in parts.items() if value.requires_grad} == {"total"}
     parts["total"].backward()  # type: ignore[no-untyped-call]
-    assert logits.grad is not None
-    assert logits.grad.abs().max() > 0
+    assert {name for name, value in gradients(output).items() if value.abs().max() > 0} == {"mask_logits", *output.aux}
 
 
 def test_no_rois() -> None:
-    logits = torch.zeros(0, 3, 4, 5, requires_grad=True)
-    parts = MaskLoss(loss_params(dice=1.0), EVEN)(HeadOutput(logits, {}), targets_of(torch.zeros(0, 4, 5, dtype=torch.int64)))
+    output = drawn_output(0)
+    parts = MaskLoss(loss_params(FULL), EVEN)(output, targets_of(torch.zeros(0, 8, 12, dtype=torch.int64)))
     parts["total"].backward()  # type: ignore[no-untyped-call]
     assert float(parts["total"].detach()) == 0
 
 
-def test_half_precision_logits_are_summed_in_float32(batch: tuple[HeadOutput, Targets]) -> None:
-    output, targets = batch
-    rounded = output.mask_logits.bfloat16()
-    loss = MaskLoss(loss_params(dice=1.0), EVEN)
-    found = loss(HeadOutput(rounded, {}), targets)["total"]
+def test_pixels_beside_borders_count_for_no_term() -> None:
+    generator = torch.Generator().manual_seed(5)
+    sizes = {"foreground": 1, "contour": 1, "distance": 1, "bg_fg": 2, "target_non_target": 2, "stage_1": 3, "stage_2": 3}
+    targets = targets_of(two_people())
+    ignored = (targets.boundary < 1.2)[:, None]
+    assert ignored.any()
+
+    def total(noise: float) -> float:
+        drawn = torch.Generator().manual_seed(6)
+        values = {name: torch.randn(2, count, 8, 12, generator=drawn) for name, count in (("mask", 3), *sizes.items())}
+        moved = {name: value + noise * ignored * torch.randn(value.shape, generator=generator) for name, value in values.items()}
+        params = loss_params(FULL, edge=None, contrastive=None, ignore_px=1.2)
+        return float(MaskLoss(params, EVEN)(HeadOutput(moved.pop("mask"), moved), targets)["total"])
+
+    assert total(9.0) == pytest.approx(total(0.0), rel=1e-6)
+
+
+# --- what a head gives ---
+
+
+def test_half_precision_is_summed_in_float32() -> None:
+    targets, output = targets_of(two_people()), drawn_output(2)
+    rounded = HeadOutput(output.mask_logits.bfloat16(), {name: value.bfloat16() for name, value in output.aux.items()})
+    whole = HeadOutput(rounded.mask_logits.float(), {name: value.float() for name, value in rounded.aux.items()})
+    expected = MaskLoss(loss_params(FULL), EVEN)(whole, targets)["total"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = MaskLoss(loss_params(FULL), EVEN)(rounded, targets)["total"]
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, loss(HeadOutput(rounded.float(), {}), targets)["total"])
+    assert found.equal(expected)
 
 
-# --- class weights ---
+@pytest.mark.parametrize("name", sorted(needed_aux(loss_params(FULL))))
+def test_a_branch_that_the_head_lacks(name: str) -> None:
+    output = drawn_output(2)
+    given = {key: value for key, value in output.aux.items() if key != name}
+    section = {"embedding": "contrastive", "bg_fg": "hierarchical", "target_non_target": "hierarchical"}.get(
+        name, f"auxiliary.{name}"
+    )
+    with pytest.raises(
+        ParamsError, match=rf"read the outputs {name} of a head, but this head gives .*; set loss\.{section} to null"
+    ):
+        MaskLoss(loss_params(FULL), EVEN)(HeadOutput(output.mask_logits, given), targets_of(two_people()))
 
 
-@pytest.mark.parametrize(
-    ("mode", "expected"), [("none", EVEN), ("freq", (0.5, 1.0, 1.5)), ("log", (0.8, 1.0, 1.2)), ("separation", (0.6, 1.1, 1.3))]
-)
-def test_class_weights_of_each_mode(mode: str, expected: tuple[float, float, float]) -> None:
-    params = ClassWeightParams.parse({"mode": mode, "values": None}, "loss.class_weights")
-    assert class_weights(params, STATISTICS) == expected
-
-
-def test_manual_class_weights_need_no_statistics() -> None:
-    params = ClassWeightParams.parse({"mode": "manual", "values": [0.0, 2.0, 3.5]}, "loss.class_weights")
-    assert class_weights(params, {}) == (0.0, 2.0, 3.5)
-
-
-@pytest.mark.parametrize(
-    ("mode", "field"),
-    [("freq", "recommended_class_weights"), ("log", "recommended_log_class_weights"), ("separation", "separation_aware_weights")],
-)
-def test_class_weights_that_the_statistics_lack(mode: str, field: str) -> None:
-    params = ClassWeightParams.parse({"mode": mode, "values": None}, "loss.class_weights")
-    with pytest.raises(ParamsError, match=f"mode is '{mode}', but data_analyze.json has no '{field}'; run `dvc repro analyze`"):
-        class_weights(params, {name: value for name, value in STATISTICS.items() if name != field})
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"mode": "manual", "values": None}, "'manual' needs three values"),
-        ({"mode": "log", "values": [1.0, 1.0, 1.0]}, "any other mode needs null"),
-        ({"mode": "manual", "values": [1.0, -0.1, 1.0]}, "weights are at least 0"),
-        ({"mode": "manual", "values": [1.0, 1.0]}, r"loss\.class_weights\.class_weights|loss\.class_weights\.values"),
-        ({"mode": "frequency", "values": None}, r"class_weights\.mode: value is 'frequency'"),
-    ],
-)
-def test_class_weight_params_are_checked(values: dict[str, object], message: str) -> None:
-    with pytest.raises(ParamsError, match=message):
-        loss_params(class_weights=values)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"boundary_weight": 0.9},
-        {"boundary_width": 0.0},
-        {"near_px": 0.0},
-        {"dice_smooth": 0.0},
-        {"dice_classes": [3]},
-        {"ce": -1.0},
-    ],
-)
-def test_loss_params_out_of_range(changes: dict[str, Any]) -> None:
-    with pytest.raises(ParamsError, match=rf"loss\.{next(iter(changes))}"):
-        loss_params(**changes)
+def test_a_head_without_branches(batch: tuple[HeadOutput, Targets]) -> None:
+    with pytest.raises(ParamsError, match=r"read the outputs bg_fg, target_non_target of a head, but this head gives none;"):
+        MaskLoss(loss_params(hierarchical=FULL["hierarchical"]), EVEN)(*batch)

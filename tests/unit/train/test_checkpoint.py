@@ -26,6 +26,7 @@ def checkpoint_of(epoch: int = 2) -> Checkpoint:
         },
         scaler={"scale": 2.0},
         rng={"cpu": [torch.get_rng_state()]},
+        loss=[{"fg": 1.5}],
         params={"model": {"head": "roi_crop", "layers": ["a", "b"]}, "train": {"seed": 0}},
         layers={"a": [6, 8.0, 8.0]},
         fingerprint={"dtype": "float16", "layers": {"a": "/a"}},

@@ -241,6 +241,7 @@ def _checkpoint(params: dict[str, Any], fingerprint: dict[str, Any]) -> Checkpoi
         optimizer={},
         scaler={},
         rng={},
+        loss=[],
         params=json.loads(json.dumps(params)),
         layers={},
         fingerprint=fingerprint,

@@ -188,7 +188,7 @@ def test_no_mean_of_one_cycle(project: Project, here: Path, changes: dict[str, A
 
 
 def test_counters_arent_averaged(tmp_path: Path) -> None:
-    plain = Checkpoint(1, {}, {}, {}, {}, {}, {}, {}, {}, {}, 0.0, 0.0, [])
+    plain = Checkpoint(1, {}, {}, {}, {}, {}, [], {}, {}, {}, {}, 0.0, 0.0, [])
     for number in (1, 2, 4):
         model = {"weight": torch.full((2,), float(number)), "batches": torch.tensor(number)}
         save_checkpoint(tmp_path / f"{number}.pth", replace(plain, model=model))

@@ -1,0 +1,83 @@
+"""Section `loss`."""
+
+import math
+
+from pydantic import Field, model_validator
+
+from roiseg.losses.auxiliary import CONTOUR, DISTANCE, FOREGROUND, AuxiliaryParams
+from roiseg.losses.boundary import BoundaryCeParams
+from roiseg.losses.cascade import StageWeights
+from roiseg.losses.class_weights import ClassWeightParams
+from roiseg.losses.contour import ActiveContourParams
+from roiseg.losses.contrastive import EMBEDDING, ContrastiveParams
+from roiseg.losses.edge import EdgeParams
+from roiseg.losses.hierarchical import BG_FG, TARGET_NON_TARGET, HierarchicalParams
+from roiseg.losses.region import ClassLabel, TverskyParams
+from roiseg.losses.schedule import AdaptiveParams
+from roiseg.params import Section
+
+
+class LossParams(Section):
+    """Section `loss`."""
+
+    ce: float = Field(ge=0)
+    focal_gamma: float = Field(ge=0, le=10)
+    focal_classes: tuple[ClassLabel, ...] = Field(min_length=1)
+    dice: float = Field(ge=0)
+    dice_classes: tuple[ClassLabel, ...] = Field(min_length=1)
+    dice_smooth: float = Field(gt=0)
+    tversky: TverskyParams | None
+    class_weights: ClassWeightParams
+    boundary_weight: float = Field(ge=1, le=100)
+    boundary_width: float = Field(gt=0)
+    instance_sep_weight: float = Field(ge=1, le=100)
+    near_px: float = Field(gt=0)
+    adaptive: AdaptiveParams | None
+    ignore_px: float = Field(ge=0)
+    boundary_ce: BoundaryCeParams | None
+    edge: EdgeParams | None
+    active_contour: ActiveContourParams | None
+    contrastive: ContrastiveParams | None
+    hierarchical: HierarchicalParams | None
+    auxiliary: AuxiliaryParams
+    cascade: StageWeights
+
+    @model_validator(mode="after")
+    def _something_is_left_to_learn(self) -> "LossParams":
+        contour = self.auxiliary.contour
+        reach = {
+            "edge": 0.5 if self.edge else None,
+            "auxiliary.contour": math.ceil(contour.width - 0.5) - 0.5 if contour else None,
+            "boundary_ce": self.boundary_ce.width / 2 - 1 if self.boundary_ce else None,
+        }
+        blind = {name: pixels for name, pixels in reach.items() if pixels is not None and self.ignore_px > pixels}
+        if blind:
+            names = " and ".join(blind)
+            raise ValueError(
+                f"ignore_px {self.ignore_px} leaves out every pixel beside a border that {names} would teach; "
+                f"lower it to {min(blind.values())}, or set {names} to null"
+            )
+        return self
+
+
+SECTION_OF = {
+    FOREGROUND: "loss.auxiliary.foreground",
+    CONTOUR: "loss.auxiliary.contour",
+    DISTANCE: "loss.auxiliary.distance",
+    EMBEDDING: "loss.contrastive",
+    BG_FG: "loss.hierarchical",
+    TARGET_NON_TARGET: "loss.hierarchical",
+}
+"""Output of a head beside its logits -> the section of the term that reads it."""
+
+
+def needed_aux(params: LossParams) -> frozenset[str]:
+    """Names of the outputs beside its logits that a head must give for this loss; `stage_*` are read where they are given."""
+    sections = {
+        "loss.auxiliary.foreground": params.auxiliary.foreground,
+        "loss.auxiliary.contour": params.auxiliary.contour,
+        "loss.auxiliary.distance": params.auxiliary.distance,
+        "loss.contrastive": params.contrastive,
+        "loss.hierarchical": params.hierarchical,
+    }
+    return frozenset(name for name, section in SECTION_OF.items() if sections[section] is not None)

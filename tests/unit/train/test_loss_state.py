@@ -10,6 +10,7 @@ from store_factory import Project
 from torch import Tensor, nn
 from trainer_factory import EPOCHS, LOSS, Crash, files_of, learner_of, rows_of, run_of
 
+from roiseg.batches import dequantise
 from roiseg.losses import LossParams, MaskLoss
 from roiseg.nn.outputs import HeadOutput
 from roiseg.train import learner
@@ -47,7 +48,7 @@ def test_a_killed_run_goes_on_with_what_its_loss_has_seen(
 ) -> None:
     Trainer(changing_run(project), tmp_path / "unbroken").fit()
     with monkeypatch.context() as patch:
-        patch.setattr(learner, "dequantise", Crash(learner.dequantise, 1 + 2 * 5 + 3, False))
+        patch.setattr(learner, "dequantise", Crash(dequantise, 1 + 2 * 5 + 3, False))
         with pytest.raises(KeyboardInterrupt):
             Trainer(changing_run(project), tmp_path / "killed").fit()
     Trainer(changing_run(project), tmp_path / "killed").fit()

@@ -81,7 +81,7 @@ def test_matches_reference(seed: int) -> None:
 
 
 def test_learning_parts_the_classes() -> None:
-    embedding = torch.randn(1, 2, 1, 12, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    embedding = torch.randn(1, 8, 1, 12, generator=torch.Generator().manual_seed(3)).requires_grad_()
     labels = torch.tensor([[[1, 2] * 6]])
     optimizer = torch.optim.SGD([embedding], lr=2.0)
     for _ in range(100):

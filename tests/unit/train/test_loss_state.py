@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from loss_factory import FULL
-from store_factory import Project
+from store_factory import Project, shared_project
 from torch import Tensor, nn
 from trainer_factory import EPOCHS, LOSS, Crash, files_of, learner_of, rows_of, run_of
 
@@ -35,6 +35,11 @@ class InTwoSteps(nn.Module):
         logits = self.head(features, boxes).mask_logits
         first = torch.stack([logits[:, 0], logits[:, 1:].logsumexp(1)], dim=1)
         return HeadOutput(logits, {"bg_fg": first, "target_non_target": logits[:, 1:]})
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return shared_project(tmp_path_factory)
 
 
 def changing_run(project: Project) -> Run:

@@ -15,15 +15,14 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from roiseg.heads.base import HeadParams
-from roiseg.heads.inputs import InputsParams, build_inputs
+from roiseg.heads.inputs import InputHeadParams, build_inputs
 from roiseg.nn.attention import Attention, make_attention
 from roiseg.nn.blocks import Resize, conv, residual
 from roiseg.nn.cascade import BoundaryStage, SeparationStage
 from roiseg.nn.outputs import HeadOutput
 from roiseg.nn.refinement import BoundaryRefinement, make_upsampling
 from roiseg.nn.relational import RoiAttention
-from roiseg.nn.style import Style, kaiming
+from roiseg.nn.style import kaiming
 from roiseg.params import Section
 from roiseg.types import FeatureSpec
 
@@ -52,11 +51,11 @@ class AuxiliaryParams(Section):
         correct_by_foreground: whether the foreground branch has a say in the masks outside of training.
     """
 
-    foreground: BranchParams | None
-    contour: BranchParams | None
-    distance: BranchParams | None
-    embedding: BranchParams | None
-    correct_by_foreground: bool
+    foreground: BranchParams | None = None
+    contour: BranchParams | None = None
+    distance: BranchParams | None = None
+    embedding: BranchParams | None = None
+    correct_by_foreground: bool = False
 
     @property
     def branches(self) -> dict[str, BranchParams]:
@@ -81,8 +80,8 @@ class RefineParams(Section):
         boundary: whether the last logits are mended where classes meet.
     """
 
-    upsampling: Literal["progressive", "subpixel"] | None
-    boundary: bool
+    upsampling: Literal["progressive", "subpixel"] | None = None
+    boundary: bool = False
 
     @model_validator(mode="after")
     def _something_is_on(self) -> "RefineParams":
@@ -99,8 +98,8 @@ class RelationalParams(Section):
         dropout: share of its weights that training drops.
     """
 
-    heads: int = Field(ge=1)
-    dropout: float = Field(ge=0, lt=1)
+    heads: int = Field(default=8, ge=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
 class CascadeParams(Section):
@@ -110,16 +109,14 @@ class CascadeParams(Section):
         channels: of both stages.
     """
 
-    channels: int = Field(ge=1)
+    channels: int = Field(default=128, ge=1)
 
 
-class ComposedParams(HeadParams):
-    """Section `model`, as far as every composed head has it.
+class ComposedParams(InputHeadParams):
+    """Section `model`, as far as every composed head has it; the defaults of heads are the published values.
 
     Attributes:
         mid_channels: M.
-        blocks: norms and activations.
-        inputs: from features to a map for each ROI.
         attention: on the shared features: `se`, `spatial`, `cbam` or null.
         auxiliary: further outputs, or null.
         refine: mending of the logits, or null.
@@ -127,14 +124,12 @@ class ComposedParams(HeadParams):
         cascade: later stages, or null.
     """
 
-    mid_channels: int = Field(ge=NARROWEST, multiple_of=NARROWEST)
-    blocks: Style
-    inputs: InputsParams
-    attention: Attention | None
-    auxiliary: AuxiliaryParams | None
-    refine: RefineParams | None
-    relational: RelationalParams | None
-    cascade: CascadeParams | None
+    mid_channels: int = Field(default=256, ge=NARROWEST, multiple_of=NARROWEST)
+    attention: Attention | None = None
+    auxiliary: AuxiliaryParams | None = None
+    refine: RefineParams | None = None
+    relational: RelationalParams | None = None
+    cascade: CascadeParams | None = None
 
     def widths(self) -> dict[str, int]:
         """Numbers of channels that a norm may meet, by the key that they come from; families add theirs."""

@@ -15,8 +15,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from roiseg.heads.base import HeadParams
-from roiseg.heads.inputs import InputsParams, build_inputs
+from roiseg.heads.inputs import InputHeadParams, build_inputs
 from roiseg.masks import CLASS_NAMES
 from roiseg.nn.blocks import conv, residual
 from roiseg.nn.dynamic import DynamicFilters, box_coordinates
@@ -33,7 +32,7 @@ FILTER_STD = 0.01
 """Spread of the fresh weights that make weights."""
 
 
-class DynamicFilterParams(HeadParams):
+class DynamicFilterParams(InputHeadParams):
     """Section `model` for `head: dynamic_filter`; the first of `layers` gives the grid of the branch.
 
     Attributes:
@@ -41,17 +40,13 @@ class DynamicFilterParams(HeadParams):
         branch_channels: B.
         filter_channels: between the convolutions that ROIs make.
         filter_layers: how many of them.
-        inputs: from features to a map for each ROI.
-        blocks: norms and activations.
     """
 
     head: Literal["dynamic_filter"]
-    mid_channels: int = Field(ge=1)
-    branch_channels: int = Field(ge=1)
-    filter_channels: int = Field(ge=1)
-    filter_layers: int = Field(ge=2, le=8)
-    inputs: InputsParams
-    blocks: Style
+    mid_channels: int = Field(default=64, ge=1)
+    branch_channels: int = Field(default=8, ge=1)
+    filter_channels: int = Field(default=8, ge=1)
+    filter_layers: int = Field(default=3, ge=2, le=8)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "DynamicFilterParams":

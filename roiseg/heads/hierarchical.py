@@ -25,7 +25,7 @@ class HierarchicalParams(ComposedParams):
     """
 
     head: Literal["hierarchical"]
-    combine: Combination
+    combine: Combination = "logprob"
 
 
 def hierarchical_trunk(channels: int, style: Style, blocks: int) -> nn.Sequential:

@@ -13,7 +13,7 @@ Symbols: R ROIs, M `mid_channels`, (g, g') the ROI grid, (h, w) cells of the mas
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -39,6 +39,9 @@ from roiseg.types import HW, FeatureSpec
 
 MIN_DEPTH, MAX_DEPTH = 2, 6
 
+Channels = Annotated[int, Field(ge=2, multiple_of=2)]
+Depth = Annotated[int, Field(ge=MIN_DEPTH, le=MAX_DEPTH)]
+
 
 class UNetParams(ComposedParams):
     """What the four versions have in common.
@@ -49,9 +52,9 @@ class UNetParams(ComposedParams):
         skip_gates: whether attention gates weigh the skips.
     """
 
-    combine: Combination
-    base_channels: int = Field(ge=2, multiple_of=2)
-    skip_gates: bool
+    combine: Combination = "logprob"
+    base_channels: Channels
+    skip_gates: bool = False
 
     @property
     def halvings(self) -> int:
@@ -76,6 +79,7 @@ class UNetV1Params(UNetParams):
     """Section `model` for `head: hierarchical_unet_v1`."""
 
     head: Literal["hierarchical_unet_v1"]
+    base_channels: Channels = 128
 
 
 class DeepUNetParams(UNetParams):
@@ -85,7 +89,7 @@ class DeepUNetParams(UNetParams):
         depth: grids of the net that tells people from background.
     """
 
-    depth: int = Field(ge=MIN_DEPTH, le=MAX_DEPTH)
+    depth: Depth
 
     @property
     def halvings(self) -> int:
@@ -102,8 +106,10 @@ class UNetV2Params(DeepUNetParams):
     """
 
     head: Literal["hierarchical_unet_v2"]
-    dropout: float = Field(ge=0, lt=1)
-    target_attention: bool
+    base_channels: Channels = 96
+    depth: Depth = 3
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    target_attention: bool = False
 
 
 class UNetV3Params(DeepUNetParams):
@@ -114,7 +120,9 @@ class UNetV3Params(DeepUNetParams):
     """
 
     head: Literal["hierarchical_unet_v3"]
-    target_base_channels: int = Field(ge=2, multiple_of=2)
+    base_channels: Channels = 96
+    depth: Depth = 3
+    target_base_channels: Channels = 64
 
     @property
     def halvings(self) -> int:
@@ -135,8 +143,10 @@ class UNetV4Params(DeepUNetParams):
     """
 
     head: Literal["hierarchical_unet_v4"]
-    target_base_channels: int = Field(ge=2, multiple_of=2)
-    target_depth: int = Field(ge=MIN_DEPTH, le=MAX_DEPTH)
+    base_channels: Channels = 128
+    depth: Depth = 4
+    target_base_channels: Channels = 96
+    target_depth: Depth = 3
 
     @property
     def halvings(self) -> int:

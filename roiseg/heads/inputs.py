@@ -1,12 +1,12 @@
-"""Sub-section `inputs` of composed heads: which grid each layer is aligned to, and how the layers become one map."""
+"""Sub-section `inputs` of heads: which grid each layer is aligned to, and how the layers become one map."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
-from roiseg.heads.base import Cells
+from roiseg.heads.base import Cells, HeadParams
 from roiseg.nn.blocks import conv, residual
 from roiseg.nn.fusion import Concat, Sum, TopDown, WeightedSum, to_grid
 from roiseg.nn.roi_inputs import LayerReader, RgbEncoder, RoiInputs
@@ -24,7 +24,7 @@ class RgbParams(Section):
     """
 
     layers: tuple[str, ...] = Field(min_length=1)
-    channels: int = Field(ge=2, multiple_of=2)
+    channels: int = Field(default=64, ge=2, multiple_of=2)
 
 
 class InputsParams(Section):
@@ -35,16 +35,17 @@ class InputsParams(Section):
         layer_roi_hw: layer -> a grid of its own that it is aligned to first; the others are aligned to `roi_hw`.
         sampling_ratio: samples along each side of a bin.
         fusion: `single` (one layer); or of several `adaptive` (learnt shares), `sum`, `concat`, `fpn` (top-down pyramid, then sum).
+            Where it isn't given, `single` or `adaptive`, see `InputHeadParams`.
         smooth: whether a convolution and a residual block follow the fusion.
         rgb: the image beside some layers, or null.
     """
 
-    roi_hw: tuple[Cells, Cells]
-    layer_roi_hw: Mapping[str, tuple[Cells, Cells]]
-    sampling_ratio: int = Field(ge=1, le=8)
+    roi_hw: tuple[Cells, Cells] = (28, 28)
+    layer_roi_hw: Mapping[str, tuple[Cells, Cells]] = Field(default_factory=dict)
+    sampling_ratio: int = Field(default=2, ge=1, le=8)
     fusion: Literal["single", "adaptive", "sum", "concat", "fpn"]
-    smooth: bool
-    rgb: RgbParams | None
+    smooth: bool = False
+    rgb: RgbParams | None = None
 
     def faults(self, layers: Sequence[str]) -> list[str]:
         """What doesn't fit the layers that the head reads.
@@ -69,6 +70,35 @@ class InputsParams(Section):
                 "concat or fpn for several"
             )
         return found
+
+
+class InputHeadParams(HeadParams):
+    """Section `model`, as far as every head with such inputs has it.
+
+    Attributes:
+        inputs: from features to a map for each ROI.
+        blocks: norms and activations.
+    """
+
+    mask_hw: tuple[Cells, Cells] = (56, 56)
+    inputs: InputsParams
+    blocks: Style = Style()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fusion_by_number_of_layers(cls, values: object) -> object:
+        return _with_fusion(values)
+
+
+def _with_fusion(values: object) -> object:
+    """Section `model` with the fusion that its layers want where it gives none; what is no mapping is refused elsewhere."""
+    if not isinstance(values, Mapping):
+        return values
+    layers, inputs = values.get("layers"), values.get("inputs", {})
+    if not isinstance(layers, Sequence) or not isinstance(inputs, Mapping) or "fusion" in inputs:
+        return values
+    maps: list[Any] = [name for name in layers if name != IMAGE]
+    return {**values, "inputs": {**inputs, "fusion": "single" if len(maps) == 1 else "adaptive"}}
 
 
 def feature_layers(layers: Sequence[str]) -> list[str]:

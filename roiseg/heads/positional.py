@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from roiseg.heads.base import HeadParams
+from roiseg.heads.base import Cells, HeadParams
 from roiseg.masks import CLASS_NAMES
 from roiseg.nn.image_maps import POSITION_CHANNELS, ImageMap, PositionMap, position_maps
 from roiseg.nn.outputs import HeadOutput
@@ -36,12 +36,13 @@ class PositionalParams(HeadParams):
     """
 
     head: Literal["positional"]
-    mid_channels: int = Field(ge=1)
-    base_channels: int = Field(ge=2)
-    maps: tuple[PositionMap, ...] = Field(min_length=1)
-    skip_gates: bool
-    sampling_ratio: int = Field(ge=1, le=8)
-    blocks: Style
+    mask_hw: tuple[Cells, Cells] = (56, 56)
+    mid_channels: int = Field(default=64, ge=1)
+    base_channels: int = Field(default=32, ge=2)
+    maps: tuple[PositionMap, ...] = Field(default=("inside", "offset", "size", "relative"), min_length=1)
+    skip_gates: bool = False
+    sampling_ratio: int = Field(default=2, ge=1, le=8)
+    blocks: Style = Style()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "PositionalParams":

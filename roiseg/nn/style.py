@@ -30,10 +30,10 @@ class Style(Section):
         activation: `relu`, `silu`, `gelu`, or `mixed`: SiLU down to the smallest grid, ReLU from there up to the mask.
     """
 
-    norm: Literal["layernorm2d", "channel", "batch", "instance", "group", "mixed"]
-    groups: int | None = Field(ge=1)
-    batch_share: float | None = Field(gt=0, lt=1)
-    activation: Literal["relu", "silu", "gelu", "mixed"]
+    norm: Literal["layernorm2d", "channel", "batch", "instance", "group", "mixed"] = "layernorm2d"
+    groups: int | None = Field(default=None, ge=1)
+    batch_share: float | None = Field(default=None, gt=0, lt=1)
+    activation: Literal["relu", "silu", "gelu", "mixed"] = "relu"
 
     @model_validator(mode="after")
     def _values_belong_to_the_norm(self) -> "Style":
@@ -64,7 +64,7 @@ class Style(Section):
 
 def group_style(groups: int) -> Style:
     """Group norm and ReLU."""
-    return Style(norm="group", groups=groups, batch_share=None, activation="relu")
+    return Style(norm="group", groups=groups)
 
 
 def kaiming(module: nn.Module) -> None:

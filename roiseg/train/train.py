@@ -196,7 +196,7 @@ def _make_phase(
 def _fingerprint(sections: TrainSections, paths: TrainPaths, run: Run, kept: Sequence[Path]) -> dict[str, Any]:
     stores = {"train": run.phases[-1].train.store, "val": run.phases[-1].val.store}
     return {
-        "params": sections.described(),
+        "params": [phase.described for phase in run.phases],
         "statistics": sha256_file(paths.statistics),
         "rois": sha256_file(paths.rois) if sections.sampler.needs_shares else None,
         "stores": {name: [store.asked, store.found] for name, store in stores.items()},

@@ -83,7 +83,12 @@ def check_params(values: Mapping[str, Any]) -> None:
 def _check_preset(values: Mapping[str, Any], head: str) -> None:
     merged = with_preset(values, head)
     load_sections(merged, {name: SECTIONS[name] for name in ("dataset", "sampler", "loss", "train", "evaluate", "export")})
-    _check_layers(merged)
+    try:
+        _check_layers(merged)
+    except ParamsError as error:
+        if merged["model"] == values.get("model"):
+            raise  # told with the section itself
+        raise ParamsError("\n".join(f"heads: preset {head!r}: {line}" for line in str(error).splitlines())) from error
     _check_phases(merged)
 
 
@@ -118,7 +123,8 @@ def _check_layers(values: Mapping[str, Any]) -> None:
         return  # told with their sections
     if IMAGE in model.layers and not stored:
         raise ParamsError(
-            f"model.layers: {IMAGE!r} is there and cache.image is false; set cache.image to true, so that it is stored"
+            f"model.layers: {IMAGE!r} is there and cache.image is false; set cache.image to true and run `dvc repro extract`, so "
+            "that it is stored"
         )
     unknown = [name for name in model.layers if name not in extracted and name != IMAGE]
     if unknown:

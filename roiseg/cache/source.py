@@ -143,7 +143,7 @@ class FeatureSource(ABC):
         """
         for name in layers:
             if name not in self.layers:
-                remedy = "set cache.image" if name == IMAGE else "add it to extractor.layers"
+                remedy = "set cache.image to true, and `dvc repro extract`" if name == IMAGE else "add it to extractor.layers"
                 raise StoreMismatchError(f"{self.path}: no layer {name!r} (model.layers); {nearest(name, self.layers)}; {remedy}")
 
     def check_views(self, views: Iterable[View]) -> None:

@@ -124,7 +124,9 @@ def test_a_mirrored_sample_is_that_of_the_mirrored_outlines(tmp_path: Path) -> N
 
 
 def test_a_store_without_images(project: Project) -> None:
-    with pytest.raises(StoreMismatchError, match=r"no layer 'image' \(model\.layers\); .*; set cache\.image"):
+    with pytest.raises(
+        StoreMismatchError, match=r"no layer 'image' \(model\.layers\); .*; set cache\.image to true, and `dvc repro extract`"
+    ):
         project.open("train", {**MODEL, "layers": ["layer_3", "image"]})
 
 

@@ -15,6 +15,7 @@ from roiseg.errors import ParamsError
 from roiseg.heads import FAMILIES
 from roiseg.params import HEAD_SECTIONS, PARAMS_FILE, overlay, preset_names, preset_path, read_yaml
 from roiseg.schema import SECTIONS, check_params
+from roiseg.types import IMAGE
 
 SHIPPED = Path(__file__).parents[2] / PARAMS_FILE
 
@@ -63,19 +64,20 @@ def test_every_section_has_a_comment() -> None:
 
 
 def test_shipped_params_hold_every_key_of_the_schema(values: dict[str, Any]) -> None:
-    """Sections have no defaults, so that the file is the whole truth."""
+    """Sections have no defaults, so that the file is the whole truth; of `model` it holds the keys of one family."""
     assert set(values) == {*SECTIONS, "heads", "model"}
 
     def defaults(cls: type[BaseModel]) -> list[str]:
         return [f"{cls.__name__}.{name}" for name, field in cls.model_fields.items() if not field.is_required()]
 
-    classes = [*SECTIONS.values(), *(params for params, _ in FAMILIES.values())]
+    classes = [*SECTIONS.values(), *(FAMILIES[name][0] for name in (values["model"]["head"], "roi_crop"))]
     assert [name for cls in classes for name in defaults(cls)] == []
 
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_fits_the_shipped_params(values: dict[str, Any], name: str) -> None:
     over = read_yaml(preset_path(name))
+    change(values, "cache.image", IMAGE in over.get("model", {}).get("layers", []))
     check_params(overlay(values, over))
     if set(over) <= HEAD_SECTIONS:
         check_params(values | {"heads": ["default", name]})
@@ -170,6 +172,14 @@ def test_the_image_is_a_layer_where_it_is_stored(values: dict[str, Any]) -> None
     with pytest.raises(ParamsError, match=r"model\.layers: 'image' is there and cache\.image is false; set cache\.image to true"):
         check_params(values)
     check_params(change(values, "cache.image", True))
+
+
+@pytest.mark.parametrize("name", ["rgb_enhanced_lightweight", "rgb_enhanced_multi_layer"])
+def test_a_preset_that_reads_the_image_says_what_it_needs(values: dict[str, Any], name: str) -> None:
+    remedy = r"'image' is there and cache\.image is false; set cache\.image to true and run `dvc repro extract`"
+    with pytest.raises(ParamsError, match=rf"heads: preset '{name}': model\.layers: {remedy}"):
+        check_params(change(values, "heads", ["default", name]))
+    assert "`cache.image: true`" in preset_path(name).read_text(encoding="utf-8").splitlines()[1]
 
 
 def test_layers_that_arent_extracted(values: dict[str, Any]) -> None:

@@ -131,19 +131,28 @@ def test_rgb_encoder() -> None:
 FUSED = 5_775_619
 """Inputs of three layers on grids of 56, 42 and 28."""
 
+CONCAT = (256 + 512 + 1024 + 3 * 256) * 256 + 4 * 256 + 2 * 4 * 256
+"""Inputs of three layers on one grid, joined: four 1x1 convolutions and their norms."""
+
 PRESETS = {
     "baseline": 5_791_555,
     "multiscale": 4_620_934,
     "multiscale_cascade": 4_620_934 + 1_038_339 + 1_716_611,
+    "multiscale_distance": 4_620_934,
+    "full": 4_620_934 + 1_038_339 + 1_716_611,
     "efficient": 4_554_627,
     "variable_roi_hires": 7_516_166,
     "variable_roi_progressive": 9_877_766,
+    "rgb_enhanced_lightweight": 9_964_006,
+    "rgb_enhanced_multi_layer": 10_005_350,
     "hierarchical_segmentation": FUSED + 6_186_948,
     "hierarchical_segmentation_unet": FUSED + 12_345_062,
     "hierarchical_segmentation_unet_v2": FUSED + 18_671_286,
     "hierarchical_segmentation_unet_v3": FUSED + 19_049_753,
     "hierarchical_segmentation_unet_v4": FUSED + 117_020_395,
     "class_specific_decoder": FUSED + 5_516_381,
+    **dict.fromkeys(("hierarchical_unet_v2_fixed_weights", "hierarchical_unet_v2_external_concat_low_lr"), CONCAT + 18_671_286),
+    "hierarchical_unet_v2_auxiliary": CONCAT + 18_671_286 + 369_281,
 }
 
 

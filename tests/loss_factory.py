@@ -12,6 +12,7 @@ from roiseg.masks import label_distances
 from roiseg.nn.outputs import HeadOutput
 
 PLAIN: dict[str, Any] = {
+    "non_target": "own",
     "ce": 1.0,
     "focal_gamma": 0.0,
     "focal_classes": [0, 1, 2],

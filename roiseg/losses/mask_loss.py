@@ -4,7 +4,6 @@ Symbols: R ROIs, K = 3 classes, (h, w) cells of the mask.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ from roiseg.losses.params import SECTION_OF, LossParams, needed_aux
 from roiseg.losses.part import Part, Parts, total_of
 from roiseg.losses.region import IGNORE, cross_entropy_map, dice, masked_mean, tversky, weighted_mean
 from roiseg.losses.schedule import between
+from roiseg.losses.truth import truth_of
 from roiseg.nn.outputs import HeadOutput
 
 
@@ -37,7 +37,7 @@ class MaskLoss:
             params: section `loss`.
             weights: of background, target, non-target.
         """
-        self._params, self._weights, self._needed = params, weights, needed_aux(params)
+        self._params, self._weights, self._needed = params.of_known_classes(), weights, needed_aux(params)
         self._auxiliary = AuxiliaryLoss(params.auxiliary)
         self._hierarchical = None if params.hierarchical is None else HierarchicalLoss(params.hierarchical)
         self.begin_epoch(0.0)
@@ -81,7 +81,7 @@ class MaskLoss:
         with torch.autocast(output.mask_logits.device.type, enabled=False):
             return self._losses(
                 HeadOutput(output.mask_logits.float(), {name: value.float() for name, value in output.aux.items()}),
-                self._without_borders(target),
+                truth_of(target, self._params.non_target, self._params.ignore_px),
             )
 
     def _losses(self, output: HeadOutput, target: Targets) -> dict[str, Tensor]:
@@ -95,7 +95,7 @@ class MaskLoss:
         return {
             "total": total_of(summed),
             **{name: part.value.detach() for name, part in named.items()},
-            "mean_pixel_weight": pixels.mean().detach(),
+            "mean_pixel_weight": masked_mean(pixels, torch.ones_like(pixels, dtype=torch.bool)).detach(),
             "boundary_accuracy": _boundary_accuracy(logits, target, params.boundary_width),
             **{f"weight_{name}": torch.tensor(part.weight) for name, part in named.items() if part.weight is not None},
             "weight_boundary": torch.tensor(self._boundary_weight),
@@ -110,11 +110,6 @@ class MaskLoss:
                 f"section loss has terms that read the outputs {', '.join(missing)} of a head, but this head gives {given}; set "
                 f"{', '.join(sorted({SECTION_OF[name] for name in missing}))} to null, or take a head whose params switch them on"
             )
-
-    def _without_borders(self, target: Targets) -> Targets:
-        if not self._params.ignore_px:
-            return target
-        return replace(target, labels=torch.where(target.boundary < self._params.ignore_px, IGNORE, target.labels))
 
     def _of_mask(self, logits: Tensor, target: Targets, pixels: Tensor) -> Parts:
         """Terms that look at the logits of a mask alone."""

@@ -14,12 +14,14 @@ from roiseg.losses.edge import EdgeParams
 from roiseg.losses.hierarchical import BG_FG, TARGET_NON_TARGET, HierarchicalParams
 from roiseg.losses.region import ClassLabel, TverskyParams
 from roiseg.losses.schedule import AdaptiveParams
+from roiseg.losses.truth import NonTarget, classes_of
 from roiseg.params import Section
 
 
 class LossParams(Section):
     """Section `loss`."""
 
+    non_target: NonTarget
     ce: float = Field(ge=0)
     focal_gamma: float = Field(ge=0, le=10)
     focal_classes: tuple[ClassLabel, ...] = Field(min_length=1)
@@ -43,6 +45,17 @@ class LossParams(Section):
     cascade: StageWeights
 
     @model_validator(mode="after")
+    def _classes_are_left(self) -> "LossParams":
+        asked = {"dice_classes": self.dice_classes, "tversky.classes": self.tversky.classes if self.tversky else None}
+        empty = [name for name, classes in asked.items() if classes is not None and not classes_of(classes, self.non_target)]
+        if empty:
+            raise ValueError(
+                f"non_target is {self.non_target!r}, which leaves no class of {' and '.join(empty)}: it is 2 alone; "
+                "add 1, or set non_target to 'own'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _something_is_left_to_learn(self) -> "LossParams":
         contour = self.auxiliary.contour
         reach = {
@@ -58,6 +71,14 @@ class LossParams(Section):
                 f"lower it to {min(blind.values())}, or set {names} to null"
             )
         return self
+
+    def of_known_classes(self) -> "LossParams":
+        """The same with regions of those classes alone that `non_target` leaves."""
+        changes: dict[str, object] = {"dice_classes": classes_of(self.dice_classes, self.non_target)}
+        if self.tversky is not None:
+            known = classes_of(self.tversky.classes, self.non_target)
+            changes["tversky"] = self.tversky.model_copy(update={"classes": known})
+        return self.model_copy(update=changes)
 
 
 SECTION_OF = {

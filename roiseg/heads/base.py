@@ -21,3 +21,8 @@ class HeadParams(Section):
     head: str
     layers: tuple[str, ...] = Field(min_length=1)
     mask_hw: tuple[Cells, Cells]
+
+    @property
+    def aux_names(self) -> frozenset[str]:
+        """Outputs that the head gives beside its mask logits while it trains."""
+        return frozenset()

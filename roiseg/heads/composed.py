@@ -26,6 +26,9 @@ from roiseg.nn.style import kaiming
 from roiseg.params import Section
 from roiseg.types import FeatureSpec
 
+EARLIER_STAGES = frozenset({"stage_1", "stage_2"})
+"""Outputs of a cascade."""
+
 NARROWEST = 8
 """The narrowest parts of heads have `mid_channels` over this."""
 
@@ -130,6 +133,12 @@ class ComposedParams(InputHeadParams):
     refine: RefineParams | None = None
     relational: RelationalParams | None = None
     cascade: CascadeParams | None = None
+
+    @property
+    def aux_names(self) -> frozenset[str]:
+        """See `HeadParams`."""
+        branches = {} if self.auxiliary is None else self.auxiliary.branches
+        return frozenset(branches) | (EARLIER_STAGES if self.cascade is not None else frozenset())
 
     def widths(self) -> dict[str, int]:
         """Numbers of channels that a norm may meet, by the key that they come from; families add theirs."""

@@ -16,6 +16,9 @@ from roiseg.nn.hierarchy import Combination, HierarchicalDecoder, decision_branc
 from roiseg.nn.style import Style
 from roiseg.types import FeatureSpec
 
+DECISIONS = frozenset({"bg_fg", "target_non_target"})
+"""Outputs of all heads that decide in two steps."""
+
 
 class HierarchicalParams(ComposedParams):
     """Section `model` for `head: hierarchical`.
@@ -26,6 +29,11 @@ class HierarchicalParams(ComposedParams):
 
     head: Literal["hierarchical"]
     combine: Combination = "logprob"
+
+    @property
+    def aux_names(self) -> frozenset[str]:
+        """See `HeadParams`."""
+        return super().aux_names | DECISIONS
 
 
 def hierarchical_trunk(channels: int, style: Style, blocks: int) -> nn.Sequential:

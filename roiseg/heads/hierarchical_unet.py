@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from roiseg.heads.composed import NARROWEST, ComposedHead, ComposedParams, compose
-from roiseg.heads.hierarchical import hierarchical_trunk
+from roiseg.heads.hierarchical import DECISIONS, hierarchical_trunk
 from roiseg.masks import CLASS_NAMES
 from roiseg.nn.attention import CellAttention
 from roiseg.nn.blocks import conv, residual, resize
@@ -55,6 +55,11 @@ class UNetParams(ComposedParams):
     combine: Combination = "logprob"
     base_channels: Channels
     skip_gates: bool = False
+
+    @property
+    def aux_names(self) -> frozenset[str]:
+        """See `HeadParams`."""
+        return super().aux_names | DECISIONS
 
     @property
     def halvings(self) -> int:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from roiseg.dataset import Targets
-from roiseg.errors import ParamsError
 from roiseg.losses.auxiliary import AuxiliaryLoss
 from roiseg.losses.boundary import boundary_cross_entropy, boundary_weight_map, separation_weight_map
 from roiseg.losses.cascade import earlier_stages
@@ -19,7 +18,7 @@ from roiseg.losses.contrastive import EMBEDDING, contrastive
 from roiseg.losses.edge import edge_loss
 from roiseg.losses.focal import focal_map
 from roiseg.losses.hierarchical import HierarchicalLoss
-from roiseg.losses.params import SECTION_OF, LossParams, needed_aux
+from roiseg.losses.params import LossParams
 from roiseg.losses.part import Part, Parts, total_of
 from roiseg.losses.region import IGNORE, cross_entropy_map, dice, masked_mean, tversky, weighted_mean
 from roiseg.losses.schedule import between
@@ -37,7 +36,7 @@ class MaskLoss:
             params: section `loss`.
             weights: of background, target, non-target.
         """
-        self._params, self._weights, self._needed = params.of_known_classes(), weights, needed_aux(params)
+        self._params, self._weights = params.of_known_classes(), weights
         self._auxiliary = AuxiliaryLoss(params.auxiliary)
         self._hierarchical = None if params.hierarchical is None else HierarchicalLoss(params.hierarchical)
         self.begin_epoch(0.0)
@@ -73,11 +72,7 @@ class MaskLoss:
         Returns:
             `total`, each part by name (before its coefficient, but for the total), `mean_pixel_weight`, `boundary_accuracy`, and
             the weights in force as `weight_*`, for the log.
-
-        Raises:
-            ParamsError: the head lacks an output that a term reads.
         """
-        self._check(output)
         with torch.autocast(output.mask_logits.device.type, enabled=False):
             return self._losses(
                 HeadOutput(output.mask_logits.float(), {name: value.float() for name, value in output.aux.items()}),
@@ -101,15 +96,6 @@ class MaskLoss:
             "weight_boundary": torch.tensor(self._boundary_weight),
             "weight_instance_sep": torch.tensor(self._separation_weight),
         }
-
-    def _check(self, output: HeadOutput) -> None:
-        missing = sorted(self._needed - set(output.aux))
-        if missing:
-            given = ", ".join(sorted(output.aux)) or "none"
-            raise ParamsError(
-                f"section loss has terms that read the outputs {', '.join(missing)} of a head, but this head gives {given}; set "
-                f"{', '.join(sorted({SECTION_OF[name] for name in missing}))} to null, or take a head whose params switch them on"
-            )
 
     def _of_mask(self, logits: Tensor, target: Targets, pixels: Tensor) -> Parts:
         """Terms that look at the logits of a mask alone."""

@@ -4,14 +4,14 @@ import math
 
 from pydantic import Field, model_validator
 
-from roiseg.losses.auxiliary import CONTOUR, DISTANCE, FOREGROUND, AuxiliaryParams
+from roiseg.losses.auxiliary import AuxiliaryParams
 from roiseg.losses.boundary import BoundaryCeParams
 from roiseg.losses.cascade import StageWeights
 from roiseg.losses.class_weights import ClassWeightParams
 from roiseg.losses.contour import ActiveContourParams
-from roiseg.losses.contrastive import EMBEDDING, ContrastiveParams
+from roiseg.losses.contrastive import ContrastiveParams
 from roiseg.losses.edge import EdgeParams
-from roiseg.losses.hierarchical import BG_FG, TARGET_NON_TARGET, HierarchicalParams
+from roiseg.losses.hierarchical import HierarchicalParams
 from roiseg.losses.region import ClassLabel, TverskyParams
 from roiseg.losses.schedule import AdaptiveParams
 from roiseg.losses.truth import NonTarget, classes_of
@@ -79,26 +79,3 @@ class LossParams(Section):
             known = classes_of(self.tversky.classes, self.non_target)
             changes["tversky"] = self.tversky.model_copy(update={"classes": known})
         return self.model_copy(update=changes)
-
-
-SECTION_OF = {
-    FOREGROUND: "loss.auxiliary.foreground",
-    CONTOUR: "loss.auxiliary.contour",
-    DISTANCE: "loss.auxiliary.distance",
-    EMBEDDING: "loss.contrastive",
-    BG_FG: "loss.hierarchical",
-    TARGET_NON_TARGET: "loss.hierarchical",
-}
-"""Output of a head beside its logits -> the section of the term that reads it."""
-
-
-def needed_aux(params: LossParams) -> frozenset[str]:
-    """Names of the outputs beside its logits that a head must give for this loss; `stage_*` are read where they are given."""
-    sections = {
-        "loss.auxiliary.foreground": params.auxiliary.foreground,
-        "loss.auxiliary.contour": params.auxiliary.contour,
-        "loss.auxiliary.distance": params.auxiliary.distance,
-        "loss.contrastive": params.contrastive,
-        "loss.hierarchical": params.hierarchical,
-    }
-    return frozenset(name for name, section in SECTION_OF.items() if sections[section] is not None)

@@ -5,7 +5,7 @@ import json
 from roiseg.errors import ParamsError
 from roiseg.heads import parse_model
 from roiseg.heads.base import HeadParams
-from roiseg.losses import LossParams
+from roiseg.losses import LossParams, check_outputs
 from roiseg.params import overlay
 from roiseg.train.params import PhaseParams, TrainParams
 
@@ -21,7 +21,8 @@ def resolve_phases(train: TrainParams, model: HeadParams, loss: LossParams) -> l
         loss: section `loss`.
 
     Raises:
-        ParamsError: a fault in what a phase sets, or in the order of their ends.
+        ParamsError: a fault in what a phase sets, or in the order of their ends; or a model and a loss that don't fit, see
+            `check_outputs`.
     """
     ends = [phase.until for phase in train.phases]
     if ends != sorted(set(ends)) or len({phase.name for phase in train.phases}) < len(ends):
@@ -34,16 +35,16 @@ def resolve_phases(train: TrainParams, model: HeadParams, loss: LossParams) -> l
             f"train.phases: the last one ends after epoch {ends[-1]} of {train.epochs}, which leaves none for the model of the "
             "params as they stand; lower its `until` or raise train.epochs"
         )
+    check_outputs(loss, model.head, model.aux_names)
     return [*(_resolve(phase, model, loss) for phase in train.phases), (None, model, loss)]
 
 
 def _resolve(phase: PhaseParams, model: HeadParams, loss: LossParams) -> Resolved:
     try:
-        return (
-            phase,
-            parse_model(overlay(json.loads(model.model_dump_json()), phase.model)),
-            LossParams.parse(overlay(json.loads(loss.model_dump_json()), phase.loss), "loss"),
-        )
+        own_model = parse_model(overlay(json.loads(model.model_dump_json()), phase.model))
+        own_loss = LossParams.parse(overlay(json.loads(loss.model_dump_json()), phase.loss), "loss")
+        check_outputs(own_loss, own_model.head, own_model.aux_names)
     except ParamsError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise ParamsError("\n".join(f"train.phases, {phase.name}: {line}" for line in lines)) from error
+    return phase, own_model, own_loss

@@ -166,10 +166,11 @@ def refusal_is_said(folder: Path) -> Iterator[None]:
 
 
 def _make_run(sections: TrainSections, paths: TrainPaths, kept: Sequence[Path]) -> Run:
+    parts = sections.phases()
     train, val = (sections.head.open_split(split, paths.index, paths.features) for split in ("train", "val"))
     sampler = Sampler(train, sections.sampler, paths.rois)
     statistics = json.loads(paths.statistics.read_text())
-    phases = [_make_phase(params, part, sampler, val, statistics) for params, part in sections.phases()]
+    phases = [_make_phase(params, part, sampler, val, statistics) for params, part in parts]
     fixed = load_fixed(paths.index / "val" / "pictures", val)
     run = Run(phases, fixed, sections.train, sections.head.reader, load_kept(kept))
     if run.kept is not None:

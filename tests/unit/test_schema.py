@@ -185,3 +185,36 @@ def test_a_preset_that_reads_the_image_says_what_it_needs(values: dict[str, Any]
 def test_layers_that_arent_extracted(values: dict[str, Any]) -> None:
     with pytest.raises(ParamsError, match=r"model\.layers: 'layer_35' isn't in extractor\.layers; did you mean 'layer_"):
         check_params(change(values, "model.layers", ["layer_35"]))
+
+
+# --- a model and a loss that don't fit ---
+
+HIERARCHICAL = {"bg": 2.0, "fg": 1.0, "target": 1.5, "consistency": 0.1, "dynamic": False, "clamp": [0.5, 3.0], "ema": 0.9}
+
+
+def test_a_loss_that_reads_what_the_head_lacks(values: dict[str, Any]) -> None:
+    change(values, "loss.hierarchical", HIERARCHICAL)
+    with pytest.raises(
+        ParamsError, match=r"1 fault .*\n  loss\.hierarchical: reads .*bg_fg.*model\.head 'roi_unet' gives none; set loss\.hier"
+    ):
+        check_params(values)
+    check_params(change(values, "heads", ["hierarchical_segmentation"]))
+
+
+def test_a_preset_whose_branch_nothing_teaches(values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = read_yaml(preset_path("multiscale"))["model"]
+    branches = {"foreground": None, "contour": {"channels": 8}, "distance": None, "embedding": None, "correct_by_foreground": False}
+    path = tmp_path / "idle.yaml"
+    YAML().dump({"model": model | {"auxiliary": branches}}, path)
+    monkeypatch.setattr(params, "preset_path", lambda *_: path)
+    with pytest.raises(
+        ParamsError, match=r"model\.auxiliary\.contour: gives the outputs contour, but no term of the loss reads them"
+    ):
+        check_params(change(values, "heads", ["idle"]))
+    check_params(change(values, "loss.auxiliary.contour", {"weight": 0.1, "width": 1.0}))
+
+
+def test_a_phase_whose_loss_and_model_dont_fit(values: dict[str, Any]) -> None:
+    phase = {"name": "early", "until": 3, "model": {}, "loss": {"hierarchical": HIERARCHICAL}}
+    with pytest.raises(ParamsError, match=r"train\.phases, early: loss\.hierarchical: reads the outputs .*'roi_unet' gives none"):
+        check_params(change(values, "train.phases", [phase]))

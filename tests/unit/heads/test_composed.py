@@ -78,6 +78,7 @@ def test_a_part_on_a_family(family: str, part: str) -> None:
     params, head = composed(family, ALL if part == "all" else PARTS[part])
     output = head.train()(*inputs_of(params))
     assert output.mask_logits.shape == (5, 3, 12, 10)
+    assert set(output.aux) == params.aux_names
     sum((item.square().mean() for item in (output.mask_logits, *output.aux.values())), torch.tensor(0.0)).backward()
     dead = [name for name, item in head.named_parameters() if item.grad is None or not item.grad.any()]
     assert dead == []

@@ -69,6 +69,10 @@ def test_output_shape(params: HeadParams, head: nn.Module, images: int, rois: in
     assert torch.isfinite(logits).all()
 
 
+def test_outputs_are_those_that_the_params_name(params: HeadParams, head: nn.Module) -> None:
+    assert set(head.train()(*inputs_of(params, 1, 2)).aux) == params.aux_names
+
+
 def test_every_parameter_gets_a_finite_gradient(params: HeadParams, head: nn.Module) -> None:
     output = head.train()(*inputs_of(params, 2, 4))
     sum((item.square().mean() for item in (output.mask_logits, *output.aux.values())), torch.tensor(0.0)).backward()

@@ -1,4 +1,4 @@
-"""Tests of roiseg.losses.params: what is refused, and what a head must give."""
+"""Tests of roiseg.losses.params: what is refused."""
 
 from typing import Any
 
@@ -6,7 +6,6 @@ import pytest
 from loss_factory import FULL, PLAIN, loss_params
 
 from roiseg.errors import ParamsError
-from roiseg.losses import needed_aux
 
 
 @pytest.mark.parametrize(
@@ -51,12 +50,3 @@ def test_a_border_that_is_ignored_and_taught_is_refused(name: str, values: dict[
     loss_params(**changes, ignore_px=most)
     with pytest.raises(ParamsError, match=rf"ignore_px {most + 0.1} leaves out .* that {name} would teach; lower it to {most}"):
         loss_params(**changes, ignore_px=most + 0.1)
-
-
-def test_needed_aux() -> None:
-    assert needed_aux(loss_params()) == frozenset()
-    everything = {"foreground", "contour", "distance", "embedding", "bg_fg", "target_non_target"}
-    assert needed_aux(loss_params(FULL)) == everything
-    assert needed_aux(loss_params(FULL, hierarchical=None)) == everything - {"bg_fg", "target_non_target"}
-    auxiliary = PLAIN["auxiliary"] | {"contour": FULL["auxiliary"]["contour"]}
-    assert needed_aux(loss_params(auxiliary=auxiliary)) == {"contour"}

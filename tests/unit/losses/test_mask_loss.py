@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 from roiseg import masks
 from roiseg.dataset import Targets
-from roiseg.errors import ParamsError
-from roiseg.losses import MaskLoss, class_weights, needed_aux
+from roiseg.losses import MaskLoss, class_weights
 from roiseg.losses.boundary import boundary_weight_map, separation_weight_map
 from roiseg.losses.region import dice
 from roiseg.nn.outputs import HeadOutput
@@ -377,21 +376,3 @@ def test_half_precision_is_summed_in_float32() -> None:
         found = MaskLoss(loss_params(FULL), EVEN)(rounded, targets)["total"]
     assert found.dtype == torch.float32
     assert found.equal(expected)
-
-
-@pytest.mark.parametrize("name", sorted(needed_aux(loss_params(FULL))))
-def test_a_branch_that_the_head_lacks(name: str) -> None:
-    output = drawn_output(2)
-    given = {key: value for key, value in output.aux.items() if key != name}
-    section = {"embedding": "contrastive", "bg_fg": "hierarchical", "target_non_target": "hierarchical"}.get(
-        name, f"auxiliary.{name}"
-    )
-    with pytest.raises(
-        ParamsError, match=rf"read the outputs {name} of a head, but this head gives .*; set loss\.{section} to null"
-    ):
-        MaskLoss(loss_params(FULL), EVEN)(HeadOutput(output.mask_logits, given), targets_of(two_people()))
-
-
-def test_a_head_without_branches(batch: tuple[HeadOutput, Targets]) -> None:
-    with pytest.raises(ParamsError, match=r"read the outputs bg_fg, target_non_target of a head, but this head gives none;"):
-        MaskLoss(loss_params(hierarchical=FULL["hierarchical"]), EVEN)(*batch)

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from loss_factory import FULL
 from store_factory import MODELS, Project, shared_project
 from torch import nn
-from trainer_factory import TRAIN, files_of, loss_params, sections_of
+from trainer_factory import LOSS, TRAIN, files_of, loss_params, sections_of
 
 from roiseg.errors import ParamsError
 from roiseg.heads import build_head, parse_model
-from roiseg.losses import MaskLoss
+from roiseg.losses import LossParams, MaskLoss
 from roiseg.params import PARAMS_FILE, read_yaml
 from roiseg.schema import check_params
 from roiseg.train.checkpoint import BEST, SNAPSHOTS, UNTRAINED, Checkpoint, by_epoch, load_checkpoint, save_checkpoint
@@ -157,6 +158,15 @@ def test_the_whole_file_is_checked_with_its_phases() -> None:
     shipped["train"]["phases"] = [phase | {"model": {}}]
     with pytest.raises(ParamsError, match=r"train\.phases, x: loss\.dize: unknown key"):
         check_params(shipped)
+
+
+def test_a_loss_that_does_not_fit_the_head_trains_nothing(project: Project, here: Path) -> None:
+    """Before a store is opened: there is none at these paths."""
+    sections = replace(sections_of(project), loss=LossParams.parse(LOSS | {"hierarchical": FULL["hierarchical"]}, "loss"))
+    nowhere = Path("nowhere")
+    paths = TrainPaths(project.statistics, nowhere, nowhere, nowhere, HEAD, nowhere)
+    with pytest.raises(ParamsError, match=r"loss\.hierarchical: reads the outputs .* but model\.head 'roi_unet' gives none"):
+        train_head("default", sections, paths)
 
 
 def test_a_phase_has_class_weights_of_its_own(project: Project, here: Path) -> None:

@@ -8,7 +8,7 @@ Symbols: R ROIs, M `mid_channels`, (g, g') the ROI grid, (h, w) cells of the mas
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from roiseg.heads.inputs import InputHeadParams, build_inputs
 from roiseg.nn.attention import Attention, make_attention
 from roiseg.nn.blocks import Resize, conv, residual
-from roiseg.nn.cascade import BoundaryStage, SeparationStage
+from roiseg.nn.cascade import make_cascade
 from roiseg.nn.outputs import HeadOutput
 from roiseg.nn.refinement import BoundaryRefinement, make_upsampling
 from roiseg.nn.relational import RoiAttention
@@ -110,9 +110,11 @@ class CascadeParams(Section):
 
     Attributes:
         channels: of both stages.
+        share_features: whether both read the features that the decoder reads; otherwise each makes its own of the fused inputs.
     """
 
     channels: int = Field(default=128, ge=1)
+    share_features: bool = True
 
 
 class ComposedParams(InputHeadParams):
@@ -181,7 +183,7 @@ class ComposedHead(nn.Module):
         *,
         relational: nn.Module | None,
         mending: Mapping[str, nn.Module],
-        stages: Sequence[nn.Module],
+        cascade: nn.Module | None,
         auxiliary: Mapping[str, nn.Module],
         correct_by_foreground: bool,
     ) -> None:
@@ -193,14 +195,14 @@ class ComposedHead(nn.Module):
             decoder: (R, M, g, g') -> `HeadOutput`.
             relational: (R, M, g, g') and boxes -> (R, M, g, g').
             mending: `upsampling`: shared features -> (R, 3, h, w), added to the decoder's; `boundary`: (R, 3, h, w) -> the same.
-            stages: shared features and (R, 3, h, w) -> (R, 3, h, w).
+            cascade: (R, M, g, g') before and after the trunk, and (R, 3, h, w) -> logits of every stage.
             auxiliary: name of an output -> shared features to it.
             correct_by_foreground: see `AuxiliaryParams`.
         """
         super().__init__()
         self.inputs, self.relational, self.trunk, self.decoder = inputs, relational, trunk, decoder
         self.upsampling, self.boundary = mending.get("upsampling"), mending.get("boundary")
-        self.stages, self.auxiliary = nn.ModuleList(stages), nn.ModuleDict(auxiliary)
+        self.cascade, self.auxiliary = cascade, nn.ModuleDict(auxiliary)
         self._correct_by_foreground = correct_by_foreground
 
     def forward(self, features: Mapping[str, Tensor], boxes: Tensor) -> HeadOutput:
@@ -218,9 +220,9 @@ class ComposedHead(nn.Module):
         aux = dict(found)
         if self.upsampling is not None:
             logits = logits + self.upsampling(shared)
-        for number, stage in enumerate(self.stages, start=1):
-            aux[f"stage_{number}"] = logits
-            logits = stage(shared, logits)
+        if self.cascade is not None:
+            *earlier, logits = self.cascade(x, shared, logits)
+            aux |= {f"stage_{number}": stage for number, stage in enumerate(earlier, start=1)}
         if self.boundary is not None:
             logits = self.boundary(logits)
         aux |= {name: branch(shared) for name, branch in self.auxiliary.items()}
@@ -252,11 +254,11 @@ def compose(params: ComposedParams, specs: Sequence[FeatureSpec], trunk: nn.Modu
     mid, style = params.mid_channels, params.blocks
     inputs = build_inputs(params.inputs, specs, mid, style)
     attended = trunk if params.attention is None else nn.Sequential(trunk, make_attention(params.attention, mid, style))
-    stages = _stages(params)
+    cascade = _cascade(params)
     auxiliary = _branches(params)
     mending = _mending(params)
     upsampling = [part for name, part in mending.items() if name == "upsampling"]
-    for part in (inputs, attended, decoder, *stages, *auxiliary.values(), *upsampling):
+    for part in (inputs, attended, decoder, *([cascade] if cascade else []), *auxiliary.values(), *upsampling):
         part.apply(kaiming)
     related = params.relational
     return ComposedHead(
@@ -265,17 +267,17 @@ def compose(params: ComposedParams, specs: Sequence[FeatureSpec], trunk: nn.Modu
         decoder,
         relational=None if related is None else RoiAttention(mid, heads=related.heads, dropout=related.dropout),
         mending=mending,
-        stages=stages,
+        cascade=cascade,
         auxiliary=auxiliary,
         correct_by_foreground=params.auxiliary is not None and params.auxiliary.correct_by_foreground,
     )
 
 
-def _stages(params: ComposedParams) -> list[nn.Module]:
+def _cascade(params: ComposedParams) -> nn.Module | None:
     if params.cascade is None:
-        return []
-    sizes: Any = (params.mid_channels, params.cascade.channels, params.blocks.up)
-    return [BoundaryStage(*sizes), SeparationStage(*sizes)]
+        return None
+    own = params.cascade
+    return make_cascade(params.mid_channels, own.channels, params.blocks.up, share_features=own.share_features)
 
 
 def _mending(params: ComposedParams) -> dict[str, nn.Module]:

@@ -45,7 +45,7 @@ THREE = ["layer_3", "layer_22", "layer_34"]
 HIRES = {"inputs": {"layer_roi_hw": {"layer_3": [56, 56]}, "smooth": True}}
 PROGRESSIVE = {"inputs": {"layer_roi_hw": {"layer_3": [56, 56], "layer_22": [42, 42]}, "smooth": True}}
 CONCAT = {"inputs": {"fusion": "concat"}}
-CASCADE = {"cascade": {"channels": 128}}
+CASCADE = {"cascade": {"channels": 128, "share_features": True}}
 HIER = {"bg": 2.0, "fg": 1.0, "target": 1.5, "consistency": 0.1, "dynamic": True, "clamp": [0.5, 3.0], "ema": 0.9}
 
 

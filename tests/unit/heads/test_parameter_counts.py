@@ -9,6 +9,7 @@ from torch import nn
 
 from roiseg.heads import build_head, parse_model
 from roiseg.heads.composed import ComposedHead
+from roiseg.nn.cascade import Cascade
 from roiseg.params import overlay, preset_path, read_yaml
 from roiseg.types import FeatureSpec
 
@@ -118,8 +119,19 @@ def test_parts_of_a_head() -> None:
     }
     assert count(head.upsampling) == 1_025_923
     assert count(head.boundary) == 10_372
-    assert [count(stage) for stage in head.stages] == [1_038_339, 1_716_611]
+    assert isinstance(head.cascade, Cascade)
+    assert [count(stage) for stage in head.cascade.stages] == [1_038_339, 1_716_611]
     assert count(seed_head("coarse", refine={"upsampling": "subpixel", "boundary": False}).upsampling) == 27_660
+
+
+def test_stages_with_features_of_their_own() -> None:
+    """Two trunks more of the first stage's kind: 1x1 convolution and residual block, each with norms and biases."""
+    shared, own = (
+        count(seed_head("coarse", cascade={"channels": 128, "share_features": answer}).cascade) for answer in (True, False)
+    )
+    trunk = (256 * 256 + 256 + 2 * 256) + 2 * (9 * 256 * 256 + 256 + 2 * 256)
+    assert shared == 1_038_339 + 1_716_611
+    assert own - shared == 2 * trunk
 
 
 def test_rgb_encoder() -> None:

@@ -68,9 +68,15 @@ def collate(samples: Sequence[ImageSample], features: Mapping[str, Tensor]) -> B
         torch.from_numpy(boundary),
         torch.from_numpy(target),
         torch.from_numpy(non_target),
+        _frames(samples),
     )
     numbers = np.concatenate([sample.numbers for sample in samples])
     return Batch([sample.row for sample in samples], numbers, dict(features), torch.from_numpy(boxes.astype(np.float32)), targets)
+
+
+def _frames(samples: Sequence[ImageSample]) -> Tensor | None:
+    found = [sample.frames for sample in samples if sample.frames is not None]
+    return torch.from_numpy(np.concatenate(found, axis=1)) if found else None
 
 
 def single_batch(dataset: RoiDataset, row: int) -> Batch:

@@ -156,6 +156,22 @@ def crop_boxes(boxes: Floats, smallest: float, rng: np.random.Generator) -> Floa
     return np.concatenate([low, np.minimum(low + kept * size, boxes[:, 2:])], axis=1)
 
 
+def cells_inside(boxes: Floats, out_hw: HW) -> NDArray[np.bool_]:
+    """Which cells of a grid over the whole unit frame have their centre in each box, its sides included.
+
+    Args:
+        boxes: (N, 4) xyxy, unit frame.
+        out_hw: (H, W).
+
+    Returns:
+        (N, H, W).
+    """
+    y, x = ((np.arange(count) + 0.5) / count for count in out_hw)
+    columns = (x >= boxes[:, :1]) & (x <= boxes[:, 2:3])
+    rows = (y >= boxes[:, 1:2]) & (y <= boxes[:, 3:])
+    return np.asarray(rows[:, :, None] & columns[:, None, :])
+
+
 def box_area(boxes: Floats) -> Floats:
     """Areas (...) of boxes (..., 4) xyxy in squared units of their frame."""
     size = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)

@@ -154,6 +154,31 @@ def roi_labels(box: Floats, target: Segmentation, others: Iterable[Segmentation]
     return labels
 
 
+def frame_labels(people: Sequence[Segmentation], numbers: Sequence[int], out_hw: HW) -> Labels:
+    """The three-class target of each of some people over the whole unit frame; memory grows with `numbers`, not with `people`.
+
+    Args:
+        people: everybody in the image.
+        numbers: r positions in it of those that are targets; the same one may come several times.
+        out_hw: rows and columns of the grid that is laid over the frame.
+
+    Returns:
+        (r, H, W) of 0, 1, 2.
+    """
+    frame, wanted = np.array([0.0, 0.0, 1.0, 1.0]), set(numbers)
+    anybody = np.zeros(out_hw, dtype=bool)
+    own: dict[int, Bools] = {}
+    for number, person in enumerate(people):
+        found = person.rasterise(frame, out_hw)
+        anybody |= found
+        if number in wanted:
+            own[number] = found
+    labels = np.repeat((anybody * np.uint8(NON_TARGET))[None], len(numbers), axis=0)
+    for place, number in enumerate(numbers):
+        labels[place][own[number]] = TARGET
+    return labels
+
+
 @dataclass(frozen=True)
 class LabelDistances:
     """Euclidean distances in mask pixels for each pixel centre of a label map (h, w); `FAR` where there is nothing.

@@ -75,18 +75,19 @@ class Sampler:
         self._shares = RoiShares.read(table, dataset.index, dataset.params.roi_padding) if params.needs_shares else None
         self._balance = self._balanced(self._shares) if self._shares and params.balance == "crowdedness" else None
 
-    def read_by(self, layers: Sequence[str], mask_hw: HW) -> "Sampler":
+    def read_by(self, layers: Sequence[str], mask_hw: HW, frame_hw: HW | None = None) -> "Sampler":
         """The same draws for another head.
 
         Args:
             layers: layers that it reads.
             mask_hw: (h, w).
+            frame_hw: (H, W), see `RoiDataset.read_by`.
 
         Raises:
             StoreMismatchError: the store lacks a layer.
         """
         other = copy.copy(self)
-        other.dataset = self.dataset.read_by(layers, mask_hw)
+        other.dataset = self.dataset.read_by(layers, mask_hw, frame_hw)
         return other
 
     def _balanced(self, shares: RoiShares) -> Balance:

@@ -31,6 +31,7 @@ PLAIN: dict[str, Any] = {
     "edge": None,
     "active_contour": None,
     "contrastive": None,
+    "full_map": None,
     "hierarchical": None,
     "auxiliary": {"foreground": None, "contour": None, "distance": None},
     "cascade": [0.3, 0.3, 0.4],
@@ -53,6 +54,7 @@ FULL: dict[str, Any] = {
     "edge": {"weight": 0.2, "form": "bce", "source": "laplacian", "distractors": False},
     "active_contour": {"weight": 0.1, "curvature": 0.5},
     "contrastive": {"weight": 0.1, "temperature": 0.1, "samples": 4},
+    "full_map": {"weight": 0.5, "outside": 0.1},
     "hierarchical": {
         "bg": 2.0,
         "fg": 1.0,
@@ -77,6 +79,7 @@ SHAPES: dict[str, tuple[int, tuple[int, int]]] = {
     "bg_fg": (2, (4, 6)),
     "target_non_target": (2, (8, 12)),
     "embedding": (5, (4, 6)),
+    "full_map": (3, (9, 7)),
     "stage_1": (3, (8, 12)),
     "stage_2": (3, (8, 12)),
 }
@@ -95,7 +98,18 @@ def targets_of(labels: Tensor) -> Targets:
     stacks = [
         np.stack([getattr(item, name) for item in found]) if found else empty for name in ("boundary", "target", "non_target")
     ]
-    return Targets(labels, *(torch.from_numpy(item) for item in stacks))
+    return Targets(labels, *(torch.from_numpy(item) for item in stacks), frames=frames_of(labels))
+
+
+def frames_of(labels: Tensor) -> Tensor:
+    """Frames of 9 rows and 7 columns: in the last 8 and 6 what labels (R, h, w) show there, and above a row that reaches out."""
+    height, width = labels.shape[1:]
+    rows, columns = torch.arange(8) * height // 8, torch.arange(6) * width // 6
+    known = torch.where(labels <= 2, labels, 0).to(torch.uint8)
+    frames = torch.zeros(2, len(labels), 9, 7, dtype=torch.uint8)
+    frames[0, :, 1:, 1:], frames[1, :, 1:, 1:] = known[:, rows[:, None], columns], 1
+    frames[0, :, 0, 1:] = known[:, height // 2, columns]
+    return frames
 
 
 def two_people() -> Tensor:

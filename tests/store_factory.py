@@ -106,6 +106,7 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
         "maps": ["inside", "offset", "size", "relative"],
         "skip_gates": False,
         "sampling_ratio": 1,
+        "full_map": False,
         "blocks": COMPOSED["blocks"],
     },
     "dynamic_filter": {

@@ -32,6 +32,7 @@ class PositionalParams(HeadParams):
         maps: what is painted of the ROI: `inside`, `offset`, `size`, `relative`, each once.
         skip_gates: whether attention gates weigh the skips.
         sampling_ratio: samples along each side of a mask cell when the ROI is cut out.
+        full_map: whether training sees the whole map too, as the output `full_map` (R, 3, H, W).
         blocks: norms and activations.
     """
 
@@ -42,7 +43,13 @@ class PositionalParams(HeadParams):
     maps: tuple[PositionMap, ...] = Field(default=("inside", "offset", "size", "relative"), min_length=1)
     skip_gates: bool = False
     sampling_ratio: int = Field(default=2, ge=1, le=8)
+    full_map: bool = False
     blocks: Style = Style()
+
+    @property
+    def aux_names(self) -> frozenset[str]:
+        """See `HeadParams`."""
+        return frozenset({"full_map"}) if self.full_map else frozenset()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "PositionalParams":
@@ -67,6 +74,7 @@ class PositionalHead(nn.Module):
         maps: Sequence[PositionMap],
         mask_hw: HW,
         sampling_ratio: int,
+        full_map: bool,
     ) -> None:
         """Put the head together.
 
@@ -77,13 +85,15 @@ class PositionalHead(nn.Module):
             maps: what is painted.
             mask_hw: (h, w).
             sampling_ratio: samples along each side of a mask cell.
+            full_map: whether training sees the whole map.
         """
         super().__init__()
         self.image_map, self.paint, self.decode = image_map, paint, decode
         self._maps, self._mask_hw, self._sampling_ratio = tuple(maps), mask_hw, sampling_ratio
+        self._full_map = full_map
 
     def forward(self, features: Mapping[str, Tensor], boxes: Tensor) -> HeadOutput:
-        """Mask logits of every box.
+        """Mask logits of every box; in training, where it is on, the whole map that they are cut out of.
 
         Args:
             features: layer -> (N, C, H, W) float32.
@@ -94,7 +104,8 @@ class PositionalHead(nn.Module):
         whole = self.decode((seen.index_select(0, boxes[:, 0].long()) + painted).relu())  # [R, 3, H, W]
         number = torch.arange(boxes.shape[0], dtype=boxes.dtype, device=boxes.device)
         own = torch.cat([number[:, None], boxes[:, 1:]], dim=1)
-        return HeadOutput(roi_align(whole, own, self._mask_hw, self._sampling_ratio), {})
+        aux = {"full_map": whole} if self._full_map and self.training else {}
+        return HeadOutput(roi_align(whole, own, self._mask_hw, self._sampling_ratio), aux)
 
 
 def build_positional(params: PositionalParams, specs: Sequence[FeatureSpec]) -> PositionalHead:
@@ -112,5 +123,6 @@ def build_positional(params: PositionalParams, specs: Sequence[FeatureSpec]) -> 
         maps=params.maps,
         mask_hw=params.mask_hw,
         sampling_ratio=params.sampling_ratio,
+        full_map=params.full_map,
     )
     return head.apply(kaiming)

@@ -17,6 +17,7 @@ from roiseg.losses.contour import active_contour
 from roiseg.losses.contrastive import EMBEDDING, contrastive
 from roiseg.losses.edge import edge_loss
 from roiseg.losses.focal import focal_map
+from roiseg.losses.full_map import FULL_MAP, full_map_loss
 from roiseg.losses.hierarchical import HierarchicalLoss
 from roiseg.losses.params import LossParams
 from roiseg.losses.part import Part, Parts, total_of
@@ -67,7 +68,7 @@ class MaskLoss:
 
         Args:
             output: `mask_logits` (R, K, h, w), and in `aux` what `needed_aux` names.
-            target: labels and distances of the same ROIs.
+            target: labels and distances of the same ROIs, and frames where `needs_frames` says so.
 
         Returns:
             `total`, each part by name (before its coefficient, but for the total), `mean_pixel_weight`, `boundary_accuracy`, and
@@ -97,10 +98,13 @@ class MaskLoss:
             "weight_instance_sep": torch.tensor(self._separation_weight),
         }
 
+    def _class_weights(self, like: Tensor) -> Tensor:
+        return torch.tensor(self._weights, dtype=like.dtype, device=like.device)
+
     def _of_mask(self, logits: Tensor, target: Targets, pixels: Tensor) -> Parts:
         """Terms that look at the logits of a mask alone."""
         params, labels = self._params, target.labels
-        weights = torch.tensor(self._weights, dtype=logits.dtype, device=logits.device)
+        weights = self._class_weights(logits)
         entropy = cross_entropy_map(logits, labels)
         if params.focal_gamma:
             entropy = focal_map(entropy, labels, params.focal_gamma, params.focal_classes)
@@ -135,6 +139,10 @@ class MaskLoss:
         if self._params.contrastive is not None:
             value = contrastive(output.aux[EMBEDDING], target.labels, self._params.contrastive)
             parts["contrastive"] = Part(value, self._params.contrastive.weight)
+        if self._params.full_map is not None:
+            logits = output.aux[FULL_MAP]
+            value = full_map_loss(logits, target.frames, self._class_weights(logits), self._params.full_map.outside)
+            parts[FULL_MAP] = Part(value, self._params.full_map.weight)
         if self._hierarchical is not None:
             parts |= self._hierarchical(output, target)
         return parts

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from roiseg.errors import ParamsError
 from roiseg.losses.auxiliary import CONTOUR, DISTANCE, FOREGROUND
 from roiseg.losses.contrastive import EMBEDDING
+from roiseg.losses.full_map import FULL_MAP
 from roiseg.losses.hierarchical import BG_FG, TARGET_NON_TARGET
 from roiseg.losses.params import LossParams
 
@@ -27,6 +28,7 @@ READERS: Mapping[str, Reader] = {
     CONTOUR: Reader("loss.auxiliary.contour", "model.auxiliary.contour"),
     DISTANCE: Reader("loss.auxiliary.distance", "model.auxiliary.distance"),
     EMBEDDING: Reader("loss.contrastive", "model.auxiliary.embedding"),
+    FULL_MAP: Reader("loss.full_map", "model.full_map"),
     BG_FG: Reader("loss.hierarchical", None),
     TARGET_NON_TARGET: Reader("loss.hierarchical", None),
 }
@@ -40,9 +42,15 @@ def needed_aux(params: LossParams) -> frozenset[str]:
         "loss.auxiliary.contour": params.auxiliary.contour,
         "loss.auxiliary.distance": params.auxiliary.distance,
         "loss.contrastive": params.contrastive,
+        "loss.full_map": params.full_map,
         "loss.hierarchical": params.hierarchical,
     }
     return frozenset(name for name, reader in READERS.items() if sections[reader.section] is not None)
+
+
+def needs_frames(params: LossParams) -> bool:
+    """Whether the data set must give targets of the whole network input: exactly where a head must give logits of it."""
+    return FULL_MAP in needed_aux(params)
 
 
 def check_outputs(params: LossParams, head: str, given: Collection[str]) -> None:

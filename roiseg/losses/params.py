@@ -11,6 +11,7 @@ from roiseg.losses.class_weights import ClassWeightParams
 from roiseg.losses.contour import ActiveContourParams
 from roiseg.losses.contrastive import ContrastiveParams
 from roiseg.losses.edge import EdgeParams
+from roiseg.losses.full_map import FullMapParams
 from roiseg.losses.hierarchical import HierarchicalParams
 from roiseg.losses.region import ClassLabel, TverskyParams
 from roiseg.losses.schedule import AdaptiveParams
@@ -40,6 +41,7 @@ class LossParams(Section):
     edge: EdgeParams | None
     active_contour: ActiveContourParams | None
     contrastive: ContrastiveParams | None
+    full_map: FullMapParams | None
     hierarchical: HierarchicalParams | None
     auxiliary: AuxiliaryParams
     cascade: StageWeights

@@ -26,17 +26,19 @@ def without_others(target: Targets) -> Targets:
     Args:
         target: of R ROIs.
     """
+    frames = target.frames  # what lies in the ROI is 0 or 1, and so stays
     outline = outline_distance(target.target, target.boundary)
     return replace(
         target,
         labels=torch.where(target.labels == NON_TARGET, BACKGROUND, target.labels),
         boundary=torch.where(target.target < FAR, outline, FAR),
         non_target=torch.full_like(target.non_target, FAR),
+        frames=None if frames is None else torch.where(frames == NON_TARGET, BACKGROUND, frames),
     )
 
 
 def without_borders(target: Targets, ignore_px: float) -> Targets:
-    """The targets with `IGNORE` for pixels nearer than `ignore_px` to a border between two labels; distances stay."""
+    """The targets with `IGNORE` for pixels nearer than `ignore_px` to a border between two labels; distances and frames stay."""
     return replace(target, labels=torch.where(target.boundary < ignore_px, IGNORE, target.labels))
 
 

@@ -38,7 +38,8 @@ def largest_batch(sampler: Sampler, images_per_batch: int) -> Batch:
     rois, (height, width) = int(sampler.most_rois[:images_per_batch].sum()), dataset.mask_hw
     boxes = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0]).repeat(rois, 1)
     distance = torch.zeros(rois, height, width)
-    targets = Targets(torch.zeros(rois, height, width, dtype=torch.int64), distance, distance, distance)
+    frames = None if dataset.frame_hw is None else torch.zeros(2, rois, *dataset.frame_hw, dtype=torch.uint8)
+    targets = Targets(torch.zeros(rois, height, width, dtype=torch.int64), distance, distance, distance, frames)
     shapes = dataset.store.shapes
     features = {name: torch.zeros((images_per_batch, *shapes[name]), dtype=torch.int8) for name in dataset.layers}
     return Batch([], np.zeros(rois, dtype=np.int64), features, boxes, targets)

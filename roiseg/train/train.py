@@ -18,7 +18,7 @@ from roiseg.errors import ParamsError, RoisegError, UnwritableError
 from roiseg.evaluate.pictures import load_fixed
 from roiseg.files import new_folder, sha256_file
 from roiseg.heads import build_head
-from roiseg.losses import LossParams, MaskLoss, class_weights
+from roiseg.losses import LossParams, MaskLoss, class_weights, needs_frames
 from roiseg.params import load_section
 from roiseg.sampler import Sampler, SamplerParams
 from roiseg.train.folder import RunFolder
@@ -183,12 +183,14 @@ def _make_phase(
     params: PhaseParams | None, sections: TrainSections, sampler: Sampler, val: RoiDataset, statistics: Mapping[str, Any]
 ) -> Phase:
     model = sections.head.model
+    # A head that decodes the whole map does so on the grid of its first layer.
+    frame_hw = val.store.shapes[model.layers[0]][1:] if needs_frames(sections.loss) else None
     return Phase(
         name=params.name if params else None,
         until=params.until if params else None,
         build=partial(build_head, model, val.store.specs),
         loss=MaskLoss(sections.loss, class_weights(sections.loss.class_weights, statistics)),
-        sampler=sampler.read_by(model.layers, model.mask_hw),
+        sampler=sampler.read_by(model.layers, model.mask_hw, frame_hw),
         val=val.read_by(model.layers, model.mask_hw),
         described=sections.described(),
     )

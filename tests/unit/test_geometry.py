@@ -14,6 +14,7 @@ from roiseg.geometry import (
     ResizeMode,
     box_area,
     box_iou,
+    cells_inside,
     check_boxes,
     clip_boxes,
     crop_boxes,
@@ -383,3 +384,17 @@ def test_check_boxes_names_the_bad_box(box: list[float], message: str) -> None:
     boxes = np.array([[1.0, 1.0, 2.0, 2.0], box])
     with pytest.raises(BoxError, match=f"picture: {message}"):
         check_boxes(boxes, (48, 64), "picture")
+
+
+# --- cells ---
+
+
+def test_cells_inside_written_out() -> None:
+    """Centres at 0.125, 0.375, 0.625, 0.875 across and 0.25, 0.75 down; a side that meets a centre has it."""
+    boxes = np.array([[0.125, 0.0, 0.7, 0.5], [0.4, 0.3, 0.6, 0.7], [0.0, 0.0, 1.0, 1.0]])
+    assert cells_inside(boxes, (2, 4)).astype(int).tolist() == [
+        [[1, 1, 1, 0], [0, 0, 0, 0]],
+        [[0, 0, 0, 0], [0, 0, 0, 0]],
+        [[1, 1, 1, 1], [1, 1, 1, 1]],
+    ]
+    assert cells_inside(np.zeros((0, 4)), (2, 4)).shape == (0, 2, 4)

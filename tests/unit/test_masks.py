@@ -19,6 +19,7 @@ from roiseg.masks import (
     Segmentation,
     compressed_rle,
     encode_mask,
+    frame_labels,
     label_distances,
     paste,
     rle_runs,
@@ -284,6 +285,17 @@ def test_roi_labels_without_anybody_in_the_box() -> None:
 
 
 # --- distances ---
+
+
+def test_frame_labels_are_those_of_an_roi_of_the_whole_frame() -> None:
+    people = [Segmentation.from_coco([rectangle(*box)], same((20, 30))) for box in ((0, 0, 12, 9), (6, 3, 20, 8), (2, 12, 9, 7))]
+    found = frame_labels(people, [2, 0, 2], (10, 15))
+    frame = np.array([0.0, 0.0, 1.0, 1.0])
+    for labels, number in zip(found, (2, 0, 2), strict=True):
+        others = [person for place, person in enumerate(people) if place != number]
+        np.testing.assert_array_equal(labels, roi_labels(frame, people[number], others, (10, 15)))
+    assert frame_labels(people, [], (10, 15)).shape == (0, 10, 15)
+    assert found.dtype == np.uint8
 
 
 def slow_distances(labels: Labels) -> tuple[Floats, Floats, Floats]:

@@ -15,6 +15,7 @@ from store_factory import MODEL, Project, hand_made, shared_project, shared_view
 from roiseg.batches import Loading, dequantise, single_batch, whole_batches
 from roiseg.dataset import RoiDataset
 from roiseg.errors import ParamsError, StoreMismatchError
+from roiseg.geometry import cells_inside
 from roiseg.masks import label_distances
 
 
@@ -121,6 +122,68 @@ def test_a_mirrored_sample_is_that_of_the_mirrored_outlines(tmp_path: Path) -> N
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-12)
     np.testing.assert_array_equal(found.labels, expected.labels)
     np.testing.assert_allclose(found.distances, expected.distances, atol=1e-5)
+
+
+# --- frames ---
+
+
+def test_frames_written_out(tmp_path: Path) -> None:
+    """A grid of 4 x 8 over an image of 32 x 64: the first person overlaps the second; the third is too small for an ROI."""
+    people = [
+        person_record(1, 7, rectangle(0, 0, 24, 16)),
+        person_record(2, 7, rectangle(16, 0, 24, 24)),
+        person_record(3, 7, rectangle(56, 24, 6, 8)),
+    ]
+    dataset = hand_made(tmp_path, people).read_by(["layer_3"], (8, 16), (4, 8))
+    sample = dataset.whole_sample(0)
+    assert sample.frames is not None
+    assert sample.frames.dtype == np.uint8
+    assert sample.frames[0].tolist() == [
+        [[1, 1, 1, 2, 2, 0, 0, 0], [1, 1, 1, 2, 2, 0, 0, 0], [0, 0, 2, 2, 2, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 2]],
+        [[2, 2, 1, 1, 1, 0, 0, 0], [2, 2, 1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 2]],
+    ]
+    inside = sample.frames[1].astype(bool)
+    assert inside[0, :2, :3].all()
+    assert inside[0].sum() == 6
+    assert inside[1, :3, 2:5].all()
+    assert inside[1].sum() == 9
+    plain = hand_made(tmp_path / "plain", people).whole_sample(0)
+    assert plain.frames is None
+    np.testing.assert_array_equal(plain.labels, sample.labels)
+
+
+def test_frames_within_the_roi_are_its_labels(project: Project) -> None:
+    """One grid over an ROI that is the whole frame."""
+    dataset = project.open("train").read_by(["layer_3"], (16, 24), (16, 24))
+    for row in dataset.rows.tolist():
+        people = dataset.index.people(row)
+        numbers = np.repeat(people.roi_numbers, 2)  # the same person may have several ROIs
+        sample = dataset.rasterised(people, numbers, np.tile([0.0, 0.0, 1.0, 1.0], (len(numbers), 1)))
+        assert sample.frames is not None
+        np.testing.assert_array_equal(sample.frames[0], sample.labels)
+        assert (sample.frames[1] == 1).all()
+
+
+def test_frames_of_a_mirrored_sample(tmp_path: Path) -> None:
+    dataset = hand_made(tmp_path, [person_record(1, 7, rectangle(9, 3, 30, 21)), person_record(2, 7, rectangle(41, 5, 15, 26))])
+    sample = dataset.read_by(["layer_3"], (8, 16), (5, 9)).whole_sample(0)
+    mirrored = sample.mirrored().frames
+    assert sample.frames is not None
+    assert mirrored is not None
+    np.testing.assert_array_equal(mirrored, sample.frames[..., ::-1])
+    np.testing.assert_array_equal(mirrored[1].astype(bool), cells_inside(sample.mirrored().boxes, (5, 9)))
+
+
+def test_frames_go_with_the_batch(project: Project) -> None:
+    dataset = project.open("train").read_by(["layer_3"], (8, 16), (8, 12))
+    for batch in whole_batches(dataset, Loading(2, 2, 1)):
+        samples = [dataset.whole_sample(row).frames for row in batch.rows]
+        expected = np.concatenate([item for item in samples if item is not None], axis=1)
+        moved = batch.targets.to(torch.device("cpu")).frames
+        assert moved is not None
+        assert moved.shape == (2, len(batch.boxes), 8, 12)
+        np.testing.assert_array_equal(moved.numpy(), expected)
+    assert single_batch(project.open("train"), 0).targets.frames is None
 
 
 def test_a_store_without_images(project: Project) -> None:

@@ -10,6 +10,7 @@ from store_factory import MODELS, fresh_head
 from roiseg.errors import ParamsError
 from roiseg.export.onnx import example_inputs
 from roiseg.heads import parse_model
+from roiseg.nn.roi_align import roi_align
 from roiseg.params import overlay
 from roiseg.types import FeatureSpec
 
@@ -27,6 +28,7 @@ FLIPS: dict[str, dict[str, dict[str, Any]]] = {
         "maps": {"maps": ["relative", "inside", "offset", "size"]},
         "skip_gates": {"skip_gates": True},
         "sampling_ratio": {"sampling_ratio": 3},
+        "full_map": {"full_map": True},
         "blocks": {"blocks": {"activation": "silu"}},
     },
     "dynamic_filter": {
@@ -42,13 +44,16 @@ FLIPS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def traces(family: str, changes: Mapping[str, Any]) -> tuple[str, object]:
-    """Modules and answer of a head."""
+def traces(family: str, changes: Mapping[str, Any]) -> tuple[str, object, list[str]]:
+    """Modules and answer of a head, and what it gives beside it in training."""
     params = parse_model(overlay(MODELS[family], changes))
     head = fresh_head(params, SPECS)
     *maps, boxes = example_inputs([SPECS[name] for name in params.layers], (64, 96), 2, 5, seed=1)
     with torch.no_grad():
-        return str(head), head(dict(zip(params.layers, maps, strict=True)), boxes).mask_logits.tolist()
+        features = dict(zip(params.layers, maps, strict=True))
+        answer = head(features, boxes)
+        assert answer.aux == {}, "what only training looks at"
+        return str(head), answer.mask_logits.tolist(), sorted(head.train()(features, boxes).aux)
 
 
 @pytest.mark.parametrize(("family", "key"), [(family, key) for family, flips in FLIPS.items() for key in flips])
@@ -64,6 +69,22 @@ def test_every_key_is_flipped(family: str) -> None:
 def test_each_kind_of_map_counts() -> None:
     answers = [traces("positional", {"maps": [name]})[1] for name in ("inside", "offset", "size", "relative")]
     assert all(one != two for place, one in enumerate(answers) for two in answers[:place])
+
+
+@pytest.mark.parametrize("rois", [0, 5])
+def test_the_whole_map_is_what_the_masks_are_cut_out_of(rois: int) -> None:
+    """On the grid of the first layer, 8 x 12 cells of the network input."""
+    params = parse_model({**MODELS["positional"], "full_map": True})
+    head = fresh_head(params, SPECS)
+    *maps, boxes = example_inputs([SPECS[name] for name in params.layers], (64, 96), 2, rois, seed=1)
+    features = dict(zip(params.layers, maps, strict=True))
+    plain, trained = head(features, boxes), head.train()(features, boxes)
+    assert plain.aux == {}, "inference doesn't pay for it"
+    assert torch.equal(plain.mask_logits, trained.mask_logits)
+    whole = trained.aux["full_map"]
+    assert whole.shape == (rois, 3, 8, 12)
+    own = torch.cat([torch.arange(rois)[:, None], boxes[:, 1:]], dim=1)
+    assert torch.equal(trained.mask_logits, roi_align(whole, own, params.mask_hw, 1))
 
 
 def test_positional_sees_what_lies_outside_the_box() -> None:

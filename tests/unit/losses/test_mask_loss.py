@@ -29,7 +29,7 @@ ALWAYS = {
     "weight_boundary",
     "weight_instance_sep",
 }
-TERMS = {"tversky", "boundary_ce", "edge", "active_contour", "contrastive", "bg_fg", "target_non_target", "consistency"}
+TERMS = {"tversky", "boundary_ce", "edge", "active_contour", "contrastive", "full_map", "bg_fg", "target_non_target", "consistency"}
 BRANCHES = {"foreground", "contour", "distance"}
 STAGES = {"stage_1", "stage_2", "stage_3"}
 
@@ -65,7 +65,7 @@ def test_every_term_is_named_and_adds_up(staged: bool) -> None:
     output = HeadOutput(drawn.mask_logits, {name: value for name, value in drawn.aux.items() if staged or name not in STAGES})
     parts = MaskLoss(loss_params(FULL), (0.5, 1.0, 1.5))(output, targets_of(two_people()))
     weighted = {"ce", "dice", "tversky", "boundary_ce", "edge", "active_contour"}
-    others = {"contrastive", "bg_fg", "target_non_target", "consistency"} | BRANCHES
+    others = {"contrastive", "full_map", "bg_fg", "target_non_target", "consistency"} | BRANCHES
     weights = {f"weight_{name}" for name in weighted | others | (STAGES if staged else set())}
     balance = {f"weight_hier_{name}" for name in ("bg", "fg", "target", "non_target")}
     figures = {"foreground_accuracy", "foreground_iou"}
@@ -190,6 +190,8 @@ FLIPS: dict[str, Any] = {
     "contrastive.weight": 0.3,
     "contrastive.temperature": 0.5,
     "contrastive.samples": 1,
+    "full_map.weight": 0.3,
+    "full_map.outside": 0.9,
     "hierarchical.bg": 1.0,
     "hierarchical.fg": 2.0,
     "hierarchical.target": 1.0,
@@ -358,7 +360,7 @@ def test_pixels_beside_borders_count_for_no_term() -> None:
         drawn = torch.Generator().manual_seed(6)
         values = {name: torch.randn(2, count, 8, 12, generator=drawn) for name, count in (("mask", 3), *sizes.items())}
         moved = {name: value + noise * ignored * torch.randn(value.shape, generator=generator) for name, value in values.items()}
-        params = loss_params(FULL, edge=None, contrastive=None, ignore_px=1.2)
+        params = loss_params(FULL, edge=None, contrastive=None, full_map=None, ignore_px=1.2)
         return float(MaskLoss(params, EVEN)(HeadOutput(moved.pop("mask"), moved), targets)["total"])
 
     assert total(9.0) == pytest.approx(total(0.0), rel=1e-6)

@@ -49,6 +49,18 @@ def test_no_batch_of_any_epoch_is_larger(project: Project, tmp_path: Path, image
                 assert (found.dtype, found.shape[1:], len(found)) == (expected.dtype, expected.shape[1:], len(largest.boxes))
 
 
+def test_the_largest_batch_has_frames_where_batches_have(project: Project, tmp_path: Path) -> None:
+    sampler = sampler_of(project, "neutral", tmp_path)
+    assert largest_batch(sampler, 2).targets.frames is None
+    framed = sampler.read_by(["layer_34"], (12, 10), (8, 12))
+    largest = largest_batch(framed, 2).targets.frames
+    batch = next(training_batches(framed, Loading(2, threads=1, ahead=0), seed=0, epoch=1)).targets.frames
+    assert largest is not None
+    assert batch is not None
+    assert (largest.dtype, largest.shape) == (batch.dtype, (2, 5, 8, 12))
+    assert batch.shape[2:] == largest.shape[2:]
+
+
 @pytest.mark.parametrize(("draws", "rois"), [("neutral", 3 + 2), ("extra boxes", 5 + 4), ("balanced", 5 + 5)])
 def test_largest_batch_follows_the_params(project: Project, tmp_path: Path, draws: str, rois: int) -> None:
     assert project.open("train").index.rois_per_image.tolist() == [1, 2, 1, 2, 5]

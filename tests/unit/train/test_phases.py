@@ -169,6 +169,24 @@ def test_a_loss_that_does_not_fit_the_head_trains_nothing(project: Project, here
         train_head("default", sections, paths)
 
 
+def test_the_whole_map_is_learnt_while_a_phase_asks_for_it(project: Project, here: Path) -> None:
+    """Its frames are drawn on the grid of the first layer, and only then."""
+    phase = {
+        "name": "whole",
+        "until": 1,
+        "model": {"full_map": True},
+        "loss": {"full_map": {"weight": 1.0, "outside": 0.1}},
+    }
+    sections = sections_of(project, "positional", epochs=2, phases=[phase])
+    paths = TrainPaths(project.statistics, project.rois, project.index, project.features, HEAD, Path("metrics/train/default"))
+    train_head("default", sections, paths)
+    first, last = load_checkpoint(by_epoch(HEAD / "checkpoints")[-1]).rows
+    assert first["train_full_map"] > 0
+    assert first["weight_full_map"] == 1.0
+    assert "train_full_map" not in last
+    assert first["train_total"] == pytest.approx(first["train_ce"] + first["train_dice"] + first["train_full_map"], rel=1e-5)
+
+
 def test_a_phase_has_class_weights_of_its_own(project: Project, here: Path) -> None:
     """With one weight for all in the first epoch, the same start gives another loss."""
     plain = {"name": "even", "until": 1, "model": {}, "loss": {"class_weights": {"mode": "none"}}}

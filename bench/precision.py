@@ -8,25 +8,19 @@ outs of `dvc repro`; writes nothing but FILE.
 """
 
 import argparse
-import json
 import statistics
 import time
-from functools import partial
 from pathlib import Path
 
 import torch
 
+from bench.places import PATHS
 from roiseg.files import write_json
-from roiseg.heads import build_head
-from roiseg.losses import MaskLoss, class_weights
 from roiseg.params import load_params
 from roiseg.progress import Ticker
-from roiseg.sampler import Sampler
 from roiseg.train.loop import LEAD, Trainer
-from roiseg.train.run import Phase, Run
-from roiseg.train.train import TrainSections
+from roiseg.train.train import TrainSections, make_run
 from roiseg.train.world import deterministic
-from roiseg.trained import FEATURES, INDEX
 from roiseg.work import WORK
 
 
@@ -43,13 +37,7 @@ class Side:
         """
         values = load_params(head)
         values["train"] |= {"precision": precision, "epochs": epochs, "devices": 1, "phases": []}
-        sections = TrainSections.load(values)
-        train, val = (sections.head.open_split(split, INDEX, FEATURES) for split in ("train", "val"))
-        sampler = Sampler(train, sections.sampler, Path("data/rois.parquet"))
-        statistics_of_data = json.loads(Path("metrics/data_analyze.json").read_text())
-        loss = MaskLoss(sections.loss, class_weights(sections.loss.class_weights, statistics_of_data))
-        phase = Phase(None, None, partial(build_head, sections.head.model, train.store.specs), loss, sampler, val, {})
-        self._trainer = Trainer(Run([phase], (), sections.train, sections.head.reader), WORK / f"bench-{precision}")
+        self._trainer = Trainer(make_run(TrainSections.load(values), PATHS, []), WORK / f"bench-{precision}")
         self._learner = self._trainer.learner(1, None)
         self._random = torch.get_rng_state()
 

@@ -21,7 +21,8 @@ PRESET_DIR = Path(__file__).parent / "presets"
 class Section(BaseModel):
     """Base of every params section: unknown keys, implicit casts and later changes are refused.
 
-    Values come from params.yaml alone, so sections declare no defaults; but for `model`, of which params.yaml holds one family's keys.
+    Values come from params.yaml alone, so sections declare no defaults; but for `model`, of which params.yaml holds the keys of one
+    family.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=False)

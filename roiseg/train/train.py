@@ -132,7 +132,7 @@ def train_head(head: str, sections: TrainSections, paths: TrainPaths, observers:
             f"train.additional_epochs is {sections.train.additional_epochs}, but train.resume_from is {NOTHING_KEPT!r}; name a "
             "kept run there, or set train.additional_epochs to null"
         )
-    run = _make_run(sections, paths, kept)
+    run = make_run(sections, paths, kept)
     stage = f"train@{head}"
     folder = work_folder(stage, _fingerprint(sections, paths, run, kept))
     with refusal_is_said(folder), claimed(folder) if world.is_first else nullcontext():
@@ -165,7 +165,17 @@ def refusal_is_said(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _make_run(sections: TrainSections, paths: TrainPaths, kept: Sequence[Path]) -> Run:
+def make_run(sections: TrainSections, paths: TrainPaths, kept: Sequence[Path]) -> Run:
+    """What to train on what.
+
+    Args:
+        sections: params.
+        paths: what is read; what is written isn't looked at.
+        kept: files of a run to go on from, see `roiseg.train.keep.kept_files`.
+
+    Raises:
+        ParamsError, CheckpointError, AnnotationError, StoreMismatchError: see `train_head`.
+    """
     parts = sections.phases()
     train, val = (sections.head.open_split(split, paths.index, paths.features) for split in ("train", "val"))
     sampler = Sampler(train, sections.sampler, paths.rois)

@@ -54,6 +54,24 @@ def test_precision(finished: Project, tmp_path: Path) -> None:
     assert mixed == pytest.approx(plain, abs=0.05)
 
 
+def test_presets(finished: Project, tmp_path: Path) -> None:
+    """A row for each preset with its costs, best first; what a file holds isn't trained again, nor mixed with other budgets."""
+    out = tmp_path / "out.json"
+    options = ("--heads", "default", "roi_crop", "--seeds", "3", "--minutes", "0.001", "--jobs", "1")
+    found = bench(finished, out, "presets", *options)
+    assert found["default"]["epochs"] == 1
+    figures = found["roi_crop"]["seeds"]["3"]
+    assert figures["miou_fg_roi"] == pytest.approx((figures["iou_target_roi"] + figures["iou_nontarget_roi"]) / 2)
+    found["default"]["seeds"]["3"]["miou_fg_roi"] = 0.987
+    out.write_text(json.dumps(found))
+    said = finished.run("python", "-m", "bench.presets", *options, "--json", str(out))
+    first, *_ = [line.split(" | ") for line in said.splitlines() if line.startswith("| `")]
+    assert first[:2] == ["| `default`", "0.987"]
+    assert int(first[6].replace(",", "")) > 0
+    said = finished.run("python", "-m", "bench.presets", "--heads", "default", "--json", str(out), ok=False)
+    assert "default was given 0.001 minutes, now --minutes is 5.0; name another file" in said
+
+
 def test_extraction(finished: Project, tmp_path: Path) -> None:
     found = bench(finished, tmp_path / "out.json", "extraction", "--images", "4")
     assert found["images"] == 4

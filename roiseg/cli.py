@@ -15,7 +15,7 @@ from rich.console import Console
 from roiseg.console import set_up_logging
 from roiseg.errors import RoisegError
 from roiseg.params import PARAMS_FILE, get_dotted, preset_names, preset_path, read_yaml
-from roiseg.preset import apply_preset, as_args
+from roiseg.preset import apply_preset, as_args, what_it_is, what_it_sets
 
 # The heavy modules are imported by the commands that need them, so that `--help` is instant.
 
@@ -78,10 +78,12 @@ def predict(
 
 @preset.command("list")
 def preset_list() -> None:
-    """Names of all presets, with the first line of each."""
-    for name in preset_names():
-        first = preset_path(name).read_text(encoding="utf-8").splitlines()[0]
-        CONSOLE.print(f"{name:20} {first.lstrip('# ')}", markup=False, highlight=False)
+    """All presets: the name and what it is, and below what it sets in each section."""
+    with _speaking():
+        for name in preset_names():
+            CONSOLE.print(f"{name}: {what_it_is(name)}", markup=False, highlight=False)
+            for section, keys in what_it_sets(name).items():
+                CONSOLE.print(f"  {section:9} {keys}", markup=False, highlight=False)
 
 
 @preset.command("show")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from io import StringIO
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,38 @@ class _Representer(RoundTripRepresenter):
 
 
 _Representer.add_representer(type(None), _Representer.represent_null)
+
+
+def what_it_is(name: str) -> str:
+    """The first sentence of the comment that a preset begins with.
+
+    Raises:
+        ParamsError: no such preset.
+    """
+    lines = preset_path(name).read_text(encoding="utf-8").splitlines()
+    comment = " ".join(line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), lines))
+    return comment.split(". ")[0].rstrip(".") + "."
+
+
+def what_it_sets(name: str) -> dict[str, str]:
+    """Section -> the keys that a preset sets in it and their values, on a line.
+
+    Raises:
+        ParamsError: no such preset.
+    """
+    sections = read_yaml(preset_path(name))
+    return {
+        section: ", ".join(f"{key} {_flow(value)}" for key, value in _unmarked(keys).items()) for section, keys in sections.items()
+    }
+
+
+def _flow(value: object) -> str:
+    """A value as YAML on one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_flow(item) for item in value) + "]"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def apply_preset(name: str, params_file: Path) -> list[str]:

@@ -50,11 +50,18 @@ def test_wrong_usage_is_status_two(arguments: list[str]) -> None:
 # --- presets ---
 
 
-def test_preset_list_has_a_line_each() -> None:
+def test_preset_list_says_what_each_is_and_sets() -> None:
     lines = run("preset", "list").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == preset_names()
-    assert all(len(line.split()) > 3 for line in lines)
-    assert not any("#" in line for line in lines)
+    heads = [line for line in lines if not line.startswith(" ")]
+    assert [line.split(":")[0] for line in heads] == preset_names()
+    assert all(len(line.split()) > 3 and line.endswith(".") and "#" not in line for line in heads)
+    place = lines.index("efficient: Two layers, summed.")
+    assert [line.split() for line in lines[place + 1 : place + 3]] == [
+        "model head multiscale, layers [layer_5, layer_34], inputs {fusion: sum}".split(),
+        "loss boundary_width 3.0, boundary_weight 1.5, instance_sep_weight 2.0".split(),
+    ]
+    assert not any("_replace" in line for line in lines)
+    assert lines[lines.index("default: params.yaml as it stands.") + 1].startswith("dynamic_filter: ")
 
 
 def test_preset_show_prints_the_file() -> None:

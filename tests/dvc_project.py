@@ -127,3 +127,16 @@ def make_project(root: Path) -> Project:
     project.run("git", "init", "-q", "-b", "main")
     project.commit()
     return project
+
+
+def copy_of(project: Project, root: Path) -> Project:
+    """A copy at `root` that a test may change."""
+    shutil.copytree(project.root, root, symlinks=True)
+    return Project(root)
+
+
+def readme_commands() -> list[str]:
+    """Lines that are indented by four spaces and more, without their comments."""
+    lines = (ROOT / "README.md").read_text().splitlines()
+    code = [line.strip().split("  #")[0].strip() for line in lines if line.startswith("    ")]
+    return [line for line in code if line]

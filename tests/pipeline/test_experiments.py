@@ -1,7 +1,9 @@
 """What people type: `dvc exp run -S`, `dvc metrics diff`, `dvc params diff`, `dvc exp show`."""
 
+import json
+
 import pytest
-from dvc_project import EXP_SHOW, Project
+from dvc_project import EXP_SHOW, Project, copy_of
 
 pytestmark = pytest.mark.pipeline
 
@@ -36,3 +38,27 @@ def test_wrong_key_is_answered_with_the_nearest(finished: Project) -> None:
         finished.dvc("checkout")
     # DVC deletes a stage's outs before it runs the stage, but keeps what they held.
     assert (finished.root / "models/heads/default/best_model.pth").is_file()
+
+
+def test_a_sweep_over_presets_and_then_both_in_one_run(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Narrow heads, for time. What was run in the queue is taken over by the run of both."""
+    copy = copy_of(finished, tmp_path_factory.mktemp("sweep") / "project")
+    heads = ("baseline", "multiscale")
+    for name in heads:
+        preset = copy.root / f"roiseg/presets/{name}.yaml"
+        narrow = "  mask_hw: [28, 28]\n  mid_channels: 8\n  inputs: {roi_hw: [14, 14]}\nloss:\n"
+        preset.write_text(preset.read_text().replace("loss:\n", narrow))
+    copy.commit()
+    queued = copy.dvc("exp", "run", "--queue", "-S", "heads=[baseline],[multiscale]")
+    names = [line.split("'")[1] for line in queued.splitlines() if line.startswith("Queued experiment")]
+    assert len(names) == 2
+    printed = copy.dvc("exp", "run", "--run-all")
+    assert copy.stages_run(printed) == [f"{stage}@{name}" for name in heads for stage in ("train", "evaluate", "export")]
+    assert copy.dvc("queue", "status").count("Success") == 2
+    sections = {name: copy.run("git", "show", f"{name}:params.yaml") for name in names}
+    assert ["[baseline]" in text or "- baseline" in text for text in sections.values()] == [True, False]
+    printed = copy.dvc("exp", "run", "-S", "heads=[baseline,multiscale]")
+    assert copy.stages_run(printed) == []
+    assert printed.count("is cached - skipping run") == 6
+    scores = [json.loads((copy.root / f"metrics/evaluate/{name}.json").read_text()) for name in heads]
+    assert scores[0] != scores[1]

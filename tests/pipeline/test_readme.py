@@ -1,9 +1,7 @@
 """Every command of the README is run: here, or by the test that is named."""
 
-import shutil
-
 import pytest
-from dvc_project import EXP_SHOW, ROOT, Project
+from dvc_project import EXP_SHOW, Project, copy_of, readme_commands
 
 pytestmark = pytest.mark.pipeline
 
@@ -15,6 +13,10 @@ ELSEWHERE = {
     "uv run dvc repro": "the `finished` fixture",
     "uv run dvc exp run -S loss.boundary_weight=3.0": "test_experiments.py",
     f"uv run {EXP_SHOW}": "test_experiments.py",
+    "uv run dvc exp run -S 'heads=[baseline,multiscale]'": "test_experiments.py, narrow heads",
+    "uv run dvc exp run --queue -S 'heads=[baseline],[multiscale]'": "test_experiments.py, narrow heads",
+    "uv run dvc exp run --run-all": "test_experiments.py",
+    **dict.fromkeys((line for line in readme_commands() if " --queue " in line), "unit/test_sweeps.py reads them as DVC does"),
     "uv run dvc exp run -S train.resume_from=models/kept/first -S train.additional_epochs=16": "test_kept_runs.py, fewer epochs",
     "uv run dvc remote add -d storage /mnt/storage/roiseg": "test_new_box.py, with a folder of the test",
     "uv run dvc push": "test_new_box.py",
@@ -24,19 +26,10 @@ ELSEWHERE = {
 }
 
 
-def readme_commands() -> list[str]:
-    """Lines that are indented by four spaces and more, without their comments."""
-    lines = (ROOT / "README.md").read_text().splitlines()
-    code = [line.strip().split("  #")[0].strip() for line in lines if line.startswith("    ")]
-    return [line for line in code if line]
-
-
 @pytest.fixture(scope="module")
 def copy(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A copy that commands may change."""
-    target = tmp_path_factory.mktemp("readme") / "project"
-    shutil.copytree(finished.root, target, symlinks=True)
-    return Project(target)
+    return copy_of(finished, tmp_path_factory.mktemp("readme") / "project")
 
 
 def test_readme_has_its_commands() -> None:

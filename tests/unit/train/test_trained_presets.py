@@ -19,7 +19,10 @@ from roiseg.train.train import TrainPaths, TrainSections, train_head
 from roiseg.trained import load_head
 
 SHIPPED = Path(__file__).parents[3] / PARAMS_FILE
-LAYERS = {"layer_34": (6, 8), "layer_3": (4, 4), "layer_22": (5, 8), "layer_5": (3, 8), "layer_19": (3, 4)}
+LAYERS = {
+    **{"layer_34": (6, 8), "layer_3": (4, 4), "layer_22": (5, 8), "layer_5": (3, 8), "layer_19": (3, 4)},
+    **{"layer_14": (5, 8), "layer_4": (4, 4), "layer_2": (3, 4)},
+}
 """Layer -> channels and stride in the tiny detector; all that presets read."""
 
 NARROW: Mapping[str, Any] = {
@@ -50,7 +53,7 @@ CHEAP = {
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """Stores of five layers and the image."""
+    """Stores of all layers and the image."""
     with pytest.MonkeyPatch.context() as patch:
         for name, (channels, stride) in LAYERS.items():
             number = name.removeprefix("layer_")

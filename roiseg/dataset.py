@@ -47,9 +47,11 @@ class Targets:
 
     def to(self, device: torch.device) -> Self:
         """The same on a device."""
-        moved = (item.to(device, non_blocking=True) for item in (self.labels, self.boundary, self.target, self.non_target))
+        boundary, target, non_target = (
+            item.to(device, non_blocking=True) for item in (self.boundary, self.target, self.non_target)
+        )
         frames = None if self.frames is None else self.frames.to(device, non_blocking=True)
-        return type(self)(*moved, frames=frames)
+        return type(self)(self.labels.to(device, non_blocking=True), boundary, target, non_target, frames)
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,36 @@ FULL: dict[str, Any] = {
 }
 """Section `loss` with every term on."""
 
+
+def _alone(**changes: object) -> dict[str, Any]:
+    return PLAIN | {"ce": 0.0} | changes
+
+
+ALONE: dict[str, dict[str, Any]] = {
+    "ce": _alone(ce=1.0),
+    "focal": _alone(ce=1.0, focal_gamma=2.0, focal_classes=[1, 2]),
+    "boundary": _alone(ce=1.0, boundary_weight=3.0),
+    "instance_sep": _alone(ce=1.0, instance_sep_weight=3.0),
+    "dice": _alone(dice=1.0, dice_classes=[1, 2]),
+    "tversky": _alone(tversky=FULL["tversky"]),
+    "boundary_ce": _alone(boundary_ce=FULL["boundary_ce"]),
+    "edge": _alone(edge=FULL["edge"] | {"distractors": True}),
+    "edge l1": _alone(edge=FULL["edge"] | {"form": "l1", "source": "distance", "distractors": True}),
+    "active_contour": _alone(active_contour=FULL["active_contour"]),
+    "contrastive": _alone(contrastive=FULL["contrastive"]),
+    "full_map": _alone(full_map=FULL["full_map"]),
+    **{
+        f"hierarchical {name}": _alone(hierarchical=FULL["hierarchical"] | {"bg": 0.0, "fg": 0.0, "consistency": 0.0, name: 1.0})
+        for name in ("bg", "fg", "consistency")
+    },
+    "hierarchical fixed": _alone(hierarchical=FULL["hierarchical"] | {"dynamic": False}),
+    **{
+        name: _alone(auxiliary=PLAIN["auxiliary"] | {name: FULL["auxiliary"][name]})
+        for name in ("foreground", "contour", "distance")
+    },
+}
+"""Section `loss` of each term by itself; weights of pixels go with the cross entropy that they weigh."""
+
 SHAPES: dict[str, tuple[int, tuple[int, int]]] = {
     "foreground": (1, (8, 12)),
     "contour": (1, (8, 12)),
@@ -95,10 +125,11 @@ def targets_of(labels: Tensor) -> Targets:
     """Labels (R, h, w) with their distances."""
     found = [label_distances(item.astype(np.uint8)) for item in labels.numpy()]
     empty = np.zeros((0, *labels.shape[1:]), dtype=np.float32)
-    stacks = [
-        np.stack([getattr(item, name) for item in found]) if found else empty for name in ("boundary", "target", "non_target")
-    ]
-    return Targets(labels, *(torch.from_numpy(item) for item in stacks), frames=frames_of(labels))
+    boundary, target, non_target = (
+        torch.from_numpy(np.stack([getattr(item, name) for item in found]) if found else empty)
+        for name in ("boundary", "target", "non_target")
+    )
+    return Targets(labels, boundary, target, non_target, frames_of(labels))
 
 
 def frames_of(labels: Tensor) -> Tensor:

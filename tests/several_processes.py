@@ -21,18 +21,20 @@ EVEN: dict[str, Any] = {
 """Changes to section `loss` after which all pixels weigh alike, so that a mean over ROIs is one over pixels."""
 
 
-def main(root: Path, out: Path, changes: dict[str, Any]) -> None:
-    """Train a `roi_crop` head.
+def main(root: Path, out: Path, changes: dict[str, Any], model: dict[str, Any], loss: dict[str, Any]) -> None:
+    """Train a head, `roi_crop` where nothing else is said.
 
     Args:
         root: of the project.
         out: where `head` and `live` are published.
         changes: to section `train`.
+        model: section `model`; empty for that of `roi_crop`.
+        loss: changes to section `loss`.
     """
     project = Project(root, "float16", {})
     params = TrainParams.parse(TRAIN | changes, "train")
-    loss = LossParams.parse(LOSS | EVEN, "loss")
-    sections = TrainSections(project.sections(MODELS["roi_crop"]), sampler_params(), loss, params)
+    terms = LossParams.parse(LOSS | EVEN | loss, "loss")
+    sections = TrainSections(project.sections(model or MODELS["roi_crop"]), sampler_params(), terms, params)
     train_head(
         "default",
         sections,
@@ -41,4 +43,4 @@ def main(root: Path, out: Path, changes: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train@default", lambda: main(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])))
+    run_stage("train@default", lambda: main(Path(sys.argv[1]), Path(sys.argv[2]), *map(json.loads, sys.argv[3:])))

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from loss_factory import PLAIN
+from loss_factory import FULL, PLAIN
 from store_factory import MODELS, Project, sampler_params
 from torch import Tensor
 
 from roiseg.dataset import Targets
 from roiseg.evaluate.pictures import load_fixed
-from roiseg.heads import build_head
+from roiseg.heads import build_head, parse_model
 from roiseg.losses import LossParams, MaskLoss
 from roiseg.nn.outputs import HeadOutput
+from roiseg.params import overlay
 from roiseg.train.folder import RunFolder
 from roiseg.train.learner import Learner
 from roiseg.train.params import NOTHING_KEPT, TrainParams
@@ -73,6 +74,34 @@ LOSS: dict[str, Any] = PLAIN | {
 
 def loss_params() -> LossParams:
     return LossParams.parse(LOSS, "loss")
+
+
+BRANCH = {"channels": 4}
+PARTS: dict[str, Any] = {
+    "attention": "cbam",
+    "auxiliary": {
+        **dict.fromkeys(("foreground", "contour", "distance", "embedding"), BRANCH),
+        "correct_by_foreground": True,
+    },
+    "refine": {"upsampling": "progressive", "boundary": True},
+    "relational": {"heads": 2, "dropout": 0.1},
+    "cascade": {"channels": 8},
+    "full_map": True,
+}
+"""Parts that heads may have, by their keys."""
+
+
+def with_everything(family: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Section `model` with all parts of a family, and `loss` with the terms that read them, each coefficient 0 that may be."""
+    model = overlay(MODELS[family], {key: value for key, value in PARTS.items() if key in MODELS[family]})
+    given = parse_model(model).aux_names
+    loss: dict[str, Any] = FULL | {"ce": 0.0, "dice": 0.0, "cascade": [0.0, 0.0, 1.0]}
+    unweighted = FULL["hierarchical"] | {"bg": 0.0, "fg": 0.0, "consistency": 0.0}
+    loss["hierarchical"] = unweighted if "bg_fg" in given else None
+    for key, output in (("contrastive", "embedding"), ("full_map", "full_map")):
+        loss[key] = FULL[key] if output in given else None
+    loss["auxiliary"] = {name: term if name in given else None for name, term in FULL["auxiliary"].items()}
+    return model, loss
 
 
 def sections_of(project: Project, family: str = "roi_unet", /, **changes: object) -> TrainSections:

@@ -112,7 +112,9 @@ def test_auxiliary_outputs() -> None:
         **dict.fromkeys(("foreground", "contour", "distance"), (5, 1, 12, 10)),
         "embedding": (5, 4, 6, 8),
     }
-    assert min(float(output.aux[name].min()) for name in ("foreground", "contour", "distance")) < 0, "logits, not probabilities"
+    for name in ("foreground", "contour", "distance"):
+        found = output.aux[name]
+        assert float(found.min()) < 0 or float(found.max()) > 1, "a logit, not a probability: the loss has the sigmoid (spec 11.10)"
     for name in ("foreground", "contour", "distance", "embedding"):
         assert set(run("multiscale", {"auxiliary": {**NO_BRANCH, name: BRANCH}}).aux) == {name}
     assert run("multiscale").aux == {}

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from store_factory import STATISTICS
 
+from roiseg.analyze.weights import frequency_class_weights, log_class_weights
 from roiseg.errors import ParamsError
 from roiseg.losses.class_weights import ClassWeightParams, class_weights
 
@@ -43,6 +44,20 @@ def test_cap_counts_from_a_mean_of_one() -> None:
     """1, 2, 9 are 0.25, 0.5, 2.25 then."""
     assert class_weights(params_of("manual", [1.0, 2.0, 9.0], 2.0), {}) == pytest.approx((0.25, 0.5, 2.0))
     assert class_weights(params_of("manual", [10.0, 20.0, 90.0], 2.0), {}) == pytest.approx((0.25, 0.5, 2.0))
+
+
+def test_the_recipe_of_the_seed() -> None:
+    """Pixels counted in ROIs, inverse frequency, cap, or softened by the logarithm (spec 12); the 100 images of spec 4.2."""
+    counts = {"background": 6_070_922, "target": 4_915_699, "non_target": 1_533_722}
+    ratios = {name: count / sum(counts.values()) for name, count in counts.items()}
+    found = {
+        "recommended_class_weights": frequency_class_weights(ratios, 1e-3),
+        "recommended_log_class_weights": log_class_weights(ratios, 1e-3),
+    }
+    assert class_weights(params_of("freq"), found) == pytest.approx((0.4863, 0.6003, 1.9134), abs=5e-5)
+    assert class_weights(params_of("freq", cap=1.5), found) == pytest.approx((0.4863, 0.6003, 1.5), abs=5e-5)
+    assert class_weights(params_of("log"), found) == pytest.approx((0.5781, 0.7468, 1.6751), abs=5e-5)
+    assert class_weights(params_of("log", cap=1.5), found) == pytest.approx((0.5781, 0.7468, 1.5), abs=5e-5)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import cv2
 import pytest
 import torch
-from loss_factory import FULL, PLAIN, drawn_output, loss_params, targets_of, two_people
+from loss_factory import ALONE, FULL, PLAIN, drawn_output, loss_params, targets_of, two_people
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -234,6 +234,12 @@ def value_of(values: dict[str, Any]) -> float:
     return float(loss(drawn_output(2, seed=1), targets_of(people))["total"].detach())
 
 
+def test_every_term_is_there_by_itself() -> None:
+    """So that a term that is added has its gradients looked at."""
+    terms = {key for key, value in FULL.items() if isinstance(value, dict)} - {"class_weights", "adaptive"}
+    assert {key for values in ALONE.values() for key in terms if values[key] != PLAIN[key]} == terms
+
+
 def test_every_key_is_flipped() -> None:
     assert set(FLIPS) == set(leaves(FULL))
 
@@ -325,6 +331,21 @@ def test_gradients_are_finite(name: str, size: float, form: str) -> None:
     found = gradients(output)
     assert set(found) == {"mask_logits", *output.aux}
     assert {name for name, value in found.items() if not torch.isfinite(value).all()} == set()
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+@pytest.mark.parametrize("term", ALONE)
+@pytest.mark.parametrize("non_target", ["own", "background"])
+def test_gradients_of_each_term_are_finite(term: str, name: str, non_target: str) -> None:
+    """By itself, where no other term's slope hides that it has none."""
+    labels = DEGENERATE[name]
+    loss = MaskLoss(loss_params(ALONE[term], non_target=non_target), (0.5, 1.0, 1.5))
+    for size in (0.0, 1.0, 60.0):
+        output = HeadOutput(*_scaled(drawn_output(len(labels)), size))
+        total = loss(output, targets_of(labels))["total"]
+        assert float(total.detach()) >= -1e-6, size
+        total.backward()  # type: ignore[no-untyped-call]
+        assert {key for key, value in gradients(output).items() if not torch.isfinite(value).all()} == set(), size
 
 
 def _scaled(output: HeadOutput, size: float) -> tuple[Tensor, dict[str, Tensor]]:

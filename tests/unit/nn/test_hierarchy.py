@@ -16,6 +16,7 @@ def decisions() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_logprob_is_the_three_products() -> None:
+    """The decomposition that all of the original's rules missed (spec 9.8)."""
     first, second = decisions()
     foreground, person = first.softmax(1)[:, 1:], second.softmax(1)
     expected = torch.cat([first.softmax(1)[:, :1], foreground * person], dim=1)
@@ -34,6 +35,7 @@ def test_logprob_bears_large_logits() -> None:
 
 
 def test_scaled_and_additive_by_hand() -> None:
+    """The original's final rule and its first one (spec 9.8)."""
     first, second = torch.tensor([0.0, 0.0]).view(1, 2, 1, 1), torch.tensor([4.0, -2.0]).view(1, 2, 1, 1)
     assert combine(first + 1, second, "scaled").flatten().tolist() == pytest.approx([1.0, 3.0, 0.0])
     assert combine(first + 1, second, "additive").flatten().tolist() == pytest.approx([1.0, 3.0, 0.0])

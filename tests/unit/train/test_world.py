@@ -5,12 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from store_factory import Project, shared_project
-from trainer_factory import files_of, run_of
+from trainer_factory import files_of, run_of, with_everything
 
 from roiseg.errors import ProviderError, TrainingError
 from roiseg.train.checkpoint import BEST, UNTRAINED, Checkpoint, by_epoch, load_checkpoint
@@ -24,9 +26,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return shared_project(tmp_path_factory)
 
 
-def train(project: Project, place: Path, **changes: object) -> subprocess.CompletedProcess[str]:
+def train(
+    project: Project, place: Path, model: Mapping[str, Any] | None = None, loss: Mapping[str, Any] | None = None, **changes: object
+) -> subprocess.CompletedProcess[str]:
+    """A run with changes to section `train`, of a model and with changes to section `loss`."""
     place.mkdir(exist_ok=True)
-    command = [sys.executable, str(TESTS / "several_processes.py"), str(project.root), ".", json.dumps(changes)]
+    texts = [json.dumps(part) for part in (changes, model or {}, loss or {})]
+    command = [sys.executable, str(TESTS / "several_processes.py"), str(project.root), ".", *texts]
     environment = os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
@@ -35,7 +41,7 @@ def checkpoints(place: Path) -> list[Checkpoint]:
     return [load_checkpoint(path) for path in by_epoch(place / "head/checkpoints")]
 
 
-SHARED = {"images_per_batch": 2, "epochs": 3, "optimizer": "sgd", "lr": 0.05}
+SHARED: dict[str, Any] = {"images_per_batch": 2, "epochs": 3, "optimizer": "sgd", "lr": 0.05}
 """Five images in batches of two: of the last batch the second process has none."""
 
 
@@ -90,6 +96,18 @@ def test_resumed_is_unbroken(project: Project, together: Path, tmp_path: Path) -
 def test_states_of_all_processes_are_kept(together: Path) -> None:
     first, second = load_checkpoint(together / "head" / BEST).rng["cpu"]
     assert not torch.equal(first, second)
+
+
+# --- branches ---
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["hierarchical", "positional"])
+def test_branches_learn_in_two_processes(project: Project, tmp_path: Path, family: str) -> None:
+    """torch stops a run whose loss leaves out a weight; a coefficient of 0 doesn't."""
+    model, loss = with_everything(family)
+    done = train(project, tmp_path, model, loss, devices=2, **SHARED | {"epochs": 1})
+    assert done.returncode == 0, done.stderr
 
 
 # --- what can't be ---

@@ -40,8 +40,28 @@ class Prediction:
         return self.logits[:, :2].argmax(dim=1).numpy().astype(np.uint8)
 
 
+def pass_sizes(images: Tensor) -> list[int]:
+    """How many ROIs go through a head at a time: at most `MAX_ROIS`, and those of an image together unless they are more.
+
+    ROIs may look at those beside them (`model.relational`), and what they say must not depend on which images share a batch.
+
+    Args:
+        images: (R,) image of each ROI; ROIs of an image follow each other.
+
+    Returns:
+        Sizes that sum to R; a single 0 for no ROIs.
+    """
+    sizes = [0]
+    for count in torch.unique_consecutive(images, return_counts=True)[1].tolist():
+        if sizes[-1] + count <= MAX_ROIS:
+            sizes[-1] += count
+        else:
+            sizes += [min(MAX_ROIS, count - start) for start in range(0, count, MAX_ROIS)]
+    return sizes if len(sizes) == 1 or sizes[0] else sizes[1:]
+
+
 def head_outputs(head: nn.Module, features: Mapping[str, Tensor], boxes: Tensor, wanted: Collection[str]) -> HeadOutput:
-    """What a head says of all boxes, at most `MAX_ROIS` at a time, float32 on the CPU.
+    """What a head says of all boxes, in passes of `pass_sizes`, float32 on the CPU.
 
     Args:
         head: in eval mode.
@@ -49,7 +69,7 @@ def head_outputs(head: nn.Module, features: Mapping[str, Tensor], boxes: Tensor,
         boxes: (R, 5) of image number and xyxy in the unit frame.
         wanted: auxiliary outputs to bring along where the head has them; their first axis is R.
     """
-    parts: list[HeadOutput] = [head(features, part) for part in torch.split(boxes, MAX_ROIS)]
+    parts: list[HeadOutput] = [head(features, part) for part in torch.split(boxes, pass_sizes(boxes[:, 0]))]
     names = [name for name in wanted if name in parts[0].aux]
     return HeadOutput(
         torch.cat([part.mask_logits.float().cpu() for part in parts]),

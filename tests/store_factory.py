@@ -479,15 +479,10 @@ def run_export(project: Project, folder: Path, model: Mapping[str, Any] = MODEL,
 
 @torch.no_grad()
 def _balance(head: nn.Module, val: RoiDataset) -> None:
-    """Shift and scale the last layer so that each class wins somewhere: a mask that is always empty shows nothing.
-
-    Heads that end in two decisions have no such layer, and stay as they are.
-    """
+    """Shift and scale the last layer so that each class wins somewhere: a mask that is always empty shows nothing."""
     cases = [(dict(zip(val.layers, case, strict=False)), case[-1]) for case in real_cases(val, len(val.rows))]
     logits = torch.cat([head(features, boxes).mask_logits for features, boxes in cases])
     classes = [module for module in head.modules() if isinstance(module, nn.Conv2d) and module.out_channels == logits.shape[1]]
-    if not classes:
-        return
     last = classes[-1]
     scale = 2 / logits.std(dim=(0, 2, 3))
     last.weight.mul_(scale.view(-1, 1, 1, 1))
@@ -495,14 +490,14 @@ def _balance(head: nn.Module, val: RoiDataset) -> None:
         last.bias.sub_(logits.mean(dim=(0, 2, 3))).mul_(scale)
 
 
-def shared_export(folders: pytest.TempPathFactory, family: str = "roi_crop") -> Exported:
-    """One export of each family for all tests that only read it: an export takes seconds."""
-    return _export_in(folders.getbasetemp(), family)
+def shared_export(folders: pytest.TempPathFactory) -> Exported:
+    """One export for all tests that only read it: an export takes seconds."""
+    return _export_in(folders.getbasetemp())
 
 
 @functools.cache
-def _export_in(base: Path, family: str) -> Exported:
-    return run_export(_project_in(base, "float16"), base / f"export_{family}", MODELS[family])
+def _export_in(base: Path) -> Exported:
+    return run_export(_project_in(base, "float16"), base / "export")
 
 
 def _cut(path: Path, dtype: StoredType) -> Path:

@@ -1,19 +1,16 @@
-"""Tests of roiseg.heads.composed: parts that any composed head may have, alone, together and as ONNX; params and their faults."""
+"""Tests of roiseg.heads.composed: parts that any composed head may have, each alone and all at once; params and their faults."""
 
-import random
-from collections.abc import Iterator, Mapping
-from itertools import combinations, pairwise
-from pathlib import Path
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from store_factory import COMPOSED, MODELS, fresh_head
+from store_factory import MODELS, fresh_head
 from torch import Tensor
 
 from roiseg.errors import ParamsError
-from roiseg.export.onnx import example_inputs, export_head
-from roiseg.export.parity import parity
+from roiseg.export.onnx import example_inputs
 from roiseg.heads import parse_model
 from roiseg.heads.composed import ComposedHead, ComposedParams, correct
 from roiseg.nn.cascade import Cascade
@@ -209,212 +206,6 @@ def test_image_is_read_where_it_is_asked_for() -> None:
     features, boxes = inputs_of(params)
     before = head(features, boxes).mask_logits
     assert (head({**features, "image": -features["image"]}, boxes).mask_logits - before).abs().max() > 1e-3
-
-
-# --- together ---
-
-
-LEVELS: dict[str, list[Any]] = {
-    "family": FAMILIES,
-    "norm": ["layernorm2d", "channel", "batch", "instance", "group", "mixed"],
-    "activation": ["relu", "silu", "gelu", "mixed"],
-    "fusion": ["adaptive", "sum", "concat", "fpn"],
-    "smooth": [True, False],
-    "grids": [{}, {"layer_3": [12, 16]}, {"layer_3": [9, 12], "layer_34": [4, 5]}],
-    "rgb": [True, False],
-    "attention": [None, "se", "spatial", "cbam"],
-    "auxiliary": [None, "foreground", "contour", "distance", "embedding", "correction"],
-    "refine": [None, ("progressive", False), ("subpixel", True), (None, True)],
-    "relational": [None, {"heads": 4, "dropout": 0.2}],
-    "cascade": [None, {"channels": 8}, {"channels": 8, "share_features": False}],
-}
-
-
-def pairwise_cover(sizes: list[int]) -> list[tuple[int, ...]]:
-    """Cases in which every two levels of different factors meet, by seeded greed: the best of some random cases each time."""
-    rng = random.Random(0)
-    places = range(len(sizes))
-    missing = {(a, i, b, j) for a, b in combinations(places, 2) for i in range(sizes[a]) for j in range(sizes[b])}
-    cases = []
-    while missing:
-        first = min(missing)
-        drawn = [[rng.randrange(size) for size in sizes] for _ in range(50)]
-        for case in drawn:
-            case[first[0]], case[first[2]] = first[1], first[3]
-        met = [{(a, case[a], b, case[b]) for a, b in combinations(places, 2)} & missing for case in drawn]
-        best = max(range(len(drawn)), key=lambda place: len(met[place]))
-        missing -= met[best]
-        cases.append(tuple(drawn[best]))
-    return cases
-
-
-def values_of(case: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
-    """Family and changes to its small model."""
-    level = {name: levels[place] for (name, levels), place in zip(LEVELS.items(), case, strict=True)}
-    on, refine = level["auxiliary"], level["refine"]
-    branch = "foreground" if on == "correction" else on
-    changes = {
-        "layers": RGB["layers"] if level["rgb"] else COMPOSED["layers"],
-        "blocks": {
-            "norm": level["norm"],
-            "groups": 2 if level["norm"] == "group" else None,
-            "batch_share": 0.5 if level["norm"] == "mixed" else None,
-            "activation": level["activation"],
-        },
-        "inputs": {
-            "fusion": level["fusion"],
-            "smooth": level["smooth"],
-            "layer_roi_hw": level["grids"],
-            **(RGB["inputs"] if level["rgb"] else {}),
-        },
-        "attention": level["attention"],
-        "auxiliary": on and {**NO_BRANCH, branch: BRANCH, "correct_by_foreground": on == "correction"},
-        "refine": refine and {"upsampling": refine[0], "boundary": refine[1]},
-        "relational": level["relational"],
-        "cascade": level["cascade"],
-    }
-    return level["family"], changes
-
-
-def test_every_two_choices_go_together() -> None:
-    cases = pairwise_cover([len(levels) for levels in LEVELS.values()])
-    assert len(cases) < 120
-    for case in cases:
-        family, changes = values_of(case)
-        params, head = composed(family, changes)
-        for rois in (4, 0):
-            output = head.train()(*inputs_of(params, rois=rois))
-            assert output.mask_logits.shape == (rois, 3, 12, 10), (family, changes)
-            sum((item.square().sum() for item in (output.mask_logits, *output.aux.values())), torch.tensor(0.0)).backward()
-        with torch.no_grad():
-            assert torch.isfinite(head.eval()(*inputs_of(params)).mask_logits).all(), (family, changes)
-        assert all(item.grad is not None and torch.isfinite(item.grad).all() for item in head.parameters()), (family, changes)
-
-
-# --- as ONNX ---
-
-
-@pytest.mark.parametrize(
-    ("family", "changes"),
-    [
-        ("coarse", ALL),
-        (
-            "variable_roi",
-            {
-                "blocks": {"norm": "mixed", "batch_share": 0.4, "activation": "mixed"},
-                "inputs": {"layer_roi_hw": {"layer_3": [12, 16], "layer_34": [9, 12]}, "fusion": "fpn", "smooth": True},
-                "refine": {"upsampling": "subpixel", "boundary": False},
-            },
-        ),
-        ("baseline", {**RGB, "blocks": {"norm": "channel", "activation": "gelu"}, "attention": "se"}),
-    ],
-)
-def test_onnx_parity(family: str, changes: Mapping[str, Any], tmp_path: Path) -> None:
-    params, head = composed(family, changes)
-    specs, path = [SPECS[name] for name in params.layers], tmp_path / "head.onnx"
-    model = export_head(head, specs, INPUT_HW, 18, {}, path)
-    assert parity(head, specs, INPUT_HW, path, 1e-4, []) < 1e-4
-    names = {item.name for item in model.graph.initializer}
-    trained_only = ("contour", "distance", "embedding")
-    assert not any(part in name for name in names for part in trained_only), "auxiliary branches are stripped"
-    assert any("foreground" in name for name in names) == (changes is ALL), "but for the one that corrects"
-
-
-# --- no knob without effect ---
-
-
-FLIPS: dict[str, dict[str, Any]] = {
-    "layers": {"layers": ["layer_3", "layer_34"]},
-    "mask_hw": {"mask_hw": [10, 12]},
-    "mid_channels": {"mid_channels": 24},
-    "blocks.norm": {"blocks": {"norm": "instance"}},
-    "blocks.groups": {"blocks": {"norm": "group", "groups": 2}},
-    "blocks.batch_share": {"blocks": {"norm": "mixed", "batch_share": 0.5}},
-    "blocks.activation": {"blocks": {"activation": "silu"}},
-    "inputs.roi_hw": {"inputs": {"roi_hw": [8, 6]}},
-    "inputs.layer_roi_hw": {"inputs": {"layer_roi_hw": {"layer_3": [12, 16]}}},
-    "inputs.sampling_ratio": {"inputs": {"sampling_ratio": 3}},
-    "inputs.fusion": {"inputs": {"fusion": "concat"}},
-    "inputs.smooth": {"inputs": {"smooth": True}},
-    "inputs.rgb": RGB,
-    "inputs.rgb.layers": {**RGB, "inputs": {"rgb": {"layers": ["layer_3"], "channels": 8}}},
-    "inputs.rgb.channels": {**RGB, "inputs": {"rgb": {"layers": ["layer_34"], "channels": 6}}},
-    **{f"attention {kind}": {"attention": kind} for kind in ("se", "spatial", "cbam")},
-    "auxiliary": {"auxiliary": {**NO_BRANCH, "contour": BRANCH}},
-    "auxiliary.channels": {"auxiliary": {**NO_BRANCH, "contour": {"channels": 6}}},
-    "auxiliary.distance": {"auxiliary": {**NO_BRANCH, "distance": BRANCH}},
-    "auxiliary.foreground": {"auxiliary": {**NO_BRANCH, "foreground": BRANCH}},
-    "auxiliary.embedding": {"auxiliary": {**NO_BRANCH, "embedding": BRANCH}},
-    "auxiliary.correct_by_foreground": {"auxiliary": {**NO_BRANCH, "foreground": BRANCH, "correct_by_foreground": True}},
-    "refine.upsampling": {"refine": {"upsampling": "subpixel", "boundary": False}},
-    "refine.progressive": {"refine": {"upsampling": "progressive", "boundary": False}},
-    "refine.boundary": {"refine": {"upsampling": None, "boundary": True}},
-    "relational.heads": {"relational": {"heads": 2, "dropout": 0.0}},
-    "relational.heads 4": {"relational": {"heads": 4, "dropout": 0.0}},
-    "relational.dropout": {"relational": {"heads": 4, "dropout": 0.9}},
-    "cascade": {"cascade": {"channels": 8}},
-    "cascade.channels": {"cascade": {"channels": 6}},
-    "cascade.share_features": {"cascade": {"channels": 8, "share_features": False}},
-}
-FAMILY_FLIPS: dict[str, tuple[str, dict[str, Any]]] = {
-    "combine scaled": ("hierarchical", {"combine": "scaled"}),
-    "combine additive": ("hierarchical", {"combine": "additive"}),
-    **{
-        f"{version} {key}": (f"hierarchical_unet_{version}", {key: value})
-        for version, flips in {
-            "v1": {"combine": "scaled", "base_channels": 6, "skip_gates": True},
-            "v2": {
-                "combine": "scaled",
-                "base_channels": 6,
-                "skip_gates": True,
-                "depth": 2,
-                "dropout": 0.5,
-                "target_attention": False,
-            },
-            "v3": {"combine": "scaled", "base_channels": 6, "skip_gates": True, "depth": 3, "target_base_channels": 6},
-            "v4": {
-                "combine": "scaled",
-                "base_channels": 6,
-                "skip_gates": True,
-                "depth": 2,
-                "target_base_channels": 6,
-                "target_depth": 3,
-            },
-        }.items()
-        for key, value in flips.items()
-    },
-}
-
-
-def traces(family: str, changes: Mapping[str, Any]) -> Iterator[object]:
-    """What can differ between two models: modules, shapes of weights, outputs in training and outside of it."""
-    params, head = composed(family, changes)
-    yield str(head)
-    yield {name: tuple(item.shape) for name, item in head.state_dict().items()}
-    features, boxes = inputs_of(params)
-    for mode in (True, False):
-        torch.manual_seed(0)
-        with torch.no_grad():
-            output = head.train(mode)(features, boxes)
-        yield {name: item.tolist() for name, item in (*output.aux.items(), ("masks", output.mask_logits))}
-
-
-def test_every_key_of_composed_heads_is_flipped() -> None:
-    named = {name.split(" ")[0].split(".")[0] for name in FLIPS}
-    assert named == set(ComposedParams.model_fields) - {"head"}
-    for family in FAMILIES:
-        own = set(MODELS[family]) - set(COMPOSED) - {"head"}
-        flipped = {key for _, (name, changes) in FAMILY_FLIPS.items() if name == family for key in changes}
-        assert own == flipped, family
-
-
-@pytest.mark.parametrize("name", [*FLIPS, *FAMILY_FLIPS])
-def test_a_flipped_key_changes_something(name: str) -> None:
-    family, changes = FAMILY_FLIPS.get(name, ("coarse", FLIPS.get(name, {})))
-    others = [{}, *(flip for other, flip in FLIPS.items() if other != name and other.split(".")[0] == name.split(".")[0])]
-    mine = list(traces(family, changes))
-    for other in others if name in FLIPS else [{}]:
-        assert list(traces(family, other)) != mine, other
 
 
 # --- params ---

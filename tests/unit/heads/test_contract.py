@@ -1,6 +1,9 @@
 """The contract of every head: shapes, gradients, determinism, no ROIs, save and load, order and image numbers, ONNX parity."""
 
 import io
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,16 +11,23 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from store_factory import MODELS, Exported, fresh_head, shared_export
+from onnx import numpy_helper
+from store_factory import MODELS, fresh_head
 from torch import Tensor, nn
 
-from roiseg.export.onnx import example_inputs
+from roiseg.export.onnx import example_inputs, export_head
+from roiseg.export.parity import parity
 from roiseg.heads import FAMILIES, parse_model
 from roiseg.heads.base import HeadParams
+from roiseg.params import overlay
 from roiseg.types import FeatureSpec
 
 INPUT_HW = (64, 96)
-SPECS = {"layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)), "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0))}
+SPECS = {
+    "layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)),
+    "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0)),
+    "image": FeatureSpec("image", 3, (1.0, 1.0)),
+}
 SIZES: dict[str, dict[str, Any]] = {
     "wide roi, high mask": {"roi_hw": [6, 8], "mask_hw": [12, 10]},
     "high roi, wide mask, one layer": {"roi_hw": [9, 5], "mask_hw": [7, 20], "layers": ["layer_3"]},
@@ -35,14 +45,36 @@ def resized(family: str, size: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+BRANCH = {"channels": 4}
+NO_BRANCH: dict[str, Any] = {
+    **dict.fromkeys(("foreground", "contour", "distance", "embedding")),
+    "correct_by_foreground": False,
+}
+CASES: dict[str, dict[str, Any]] = {
+    **{f"{family}, {size}": resized(family, changes) for family in FAMILIES for size, changes in SIZES.items()},
+    **{
+        f"multiscale, {fusion}": overlay(MODELS["multiscale"], {"inputs": {"fusion": fusion}})
+        for fusion in ("sum", "concat", "fpn")
+    },
+    **{
+        f"multiscale, {name}": overlay(MODELS["multiscale"], {"auxiliary": {**NO_BRANCH, name: BRANCH}})
+        for name in ("foreground", "contour", "distance", "embedding")
+    },
+    "multiscale, corrected": overlay(
+        MODELS["multiscale"], {"auxiliary": {**NO_BRANCH, "foreground": BRANCH, "correct_by_foreground": True}}
+    ),
+}
+"""Every family in two sizes, each further fusion, each auxiliary branch: section `model`."""
+
+
 @pytest.fixture(params=FAMILIES)
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=SIZES)
-def params(request: pytest.FixtureRequest, family: str) -> HeadParams:
-    return parse_model(resized(family, SIZES[request.param]))
+@pytest.fixture(params=CASES)
+def params(request: pytest.FixtureRequest) -> HeadParams:
+    return parse_model(CASES[request.param])
 
 
 @pytest.fixture
@@ -145,46 +177,112 @@ def test_layers_are_taken_by_name(params: HeadParams, head: nn.Module) -> None:
     assert torch.equal(logits_of(head, backwards, boxes), logits_of(head, features, boxes))
 
 
-# --- ONNX: one export of each family, made by the export stage ---
+# --- ONNX: one export of each family, of some with parts that it may have ---
+
+EXPORTED: dict[str, dict[str, Any]] = {
+    "coarse": {
+        "attention": "cbam",
+        "auxiliary": {
+            **dict.fromkeys(("foreground", "contour", "distance", "embedding"), BRANCH),
+            "correct_by_foreground": True,
+        },
+        "refine": {"upsampling": "progressive", "boundary": True},
+        "relational": {"heads": 2, "dropout": 0.1},
+        "cascade": {"channels": 8},
+    },
+    "variable_roi": {
+        "blocks": {"norm": "mixed", "batch_share": 0.4, "activation": "mixed"},
+        "inputs": {"layer_roi_hw": {"layer_3": [12, 16], "layer_34": [9, 12]}, "fusion": "fpn", "smooth": True},
+        "refine": {"upsampling": "subpixel", "boundary": False},
+    },
+    "baseline": {
+        "layers": ["layer_34", "layer_3", "image"],
+        "inputs": {"rgb": {"layers": ["layer_34"], "channels": 8}},
+        "blocks": {"norm": "channel", "activation": "gelu"},
+        "attention": "se",
+    },
+    "hierarchical_unet_v2": {"depth": 2},
+    "hierarchical_unet_v4": {"depth": 2},
+}
+"""Changes to the small models; exports take seconds, and the fewer nodes the less."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A head, and what was exported of it.
+
+    Attributes:
+        params: of the head.
+        head: with the weights that were exported.
+        path: the ONNX.
+        worst: largest difference that `parity` found.
+    """
+
+    params: HeadParams
+    head: nn.Module
+    path: Path
+    worst: float
+
+    @property
+    def specs(self) -> list[FeatureSpec]:
+        return [SPECS[name] for name in self.params.layers]
+
+
+@cache
+def export_of(folder: Path, family: str) -> Exported:
+    params = parse_model(overlay(MODELS[family], EXPORTED.get(family, {})))
+    head, path = fresh_head(params, SPECS), folder / f"contract_{family}.onnx"
+    specs = [SPECS[name] for name in params.layers]
+    export_head(head, specs, INPUT_HW, 18, {}, path)
+    return Exported(params, head, path, parity(head, specs, INPUT_HW, path, 1e-4, []))
 
 
 @pytest.fixture
 def exported(tmp_path_factory: pytest.TempPathFactory, family: str) -> Exported:
-    return shared_export(tmp_path_factory, family)
+    return export_of(tmp_path_factory.getbasetemp(), family)
 
 
 @pytest.mark.parametrize(("images", "rois"), [(1, 1), (3, 2), (2, 0), (1, 9)])
 def test_onnx_says_what_torch_says(exported: Exported, images: int, rois: int) -> None:
-    val = exported.inputs.val
-    specs = [val.store.specs[name] for name in val.layers]
-    *maps, boxes = example_inputs(specs, INPUT_HW, images, rois, seed=9)
-    expected = logits_of(exported.inputs.head, dict(zip(val.layers, maps, strict=True)), boxes).softmax(dim=1).numpy()
-    session = onnxruntime.InferenceSession(str(exported.folder / "head.onnx"), providers=["CPUExecutionProvider"])
-    feeds = {f"features_{name}": values.numpy() for name, values in zip(val.layers, maps, strict=True)}
+    """By an account of its own; that of the export stage agrees."""
+    features, boxes = inputs_of(exported.params, images, rois, seed=9)
+    expected = logits_of(exported.head, features, boxes).softmax(dim=1).numpy()
+    session = onnxruntime.InferenceSession(str(exported.path), providers=["CPUExecutionProvider"])
+    feeds = {f"features_{name}": values.numpy() for name, values in features.items()}
     (masks,) = session.run(["masks"], {**feeds, "boxes": boxes.numpy()})
-    assert masks.shape == (rois, 3, *val.mask_hw)
+    assert masks.shape == (rois, 3, *exported.params.mask_hw)
     np.testing.assert_allclose(masks, expected, atol=1e-4)
-    np.testing.assert_allclose(masks.sum(axis=1), np.ones((rois, *val.mask_hw)), atol=1e-5)
+    np.testing.assert_allclose(masks.sum(axis=1), np.ones((rois, *exported.params.mask_hw)), atol=1e-5)
     if rois:
         assert masks.std() > 0.05, "a flat answer proves nothing"
+    assert exported.worst < 1e-4
 
 
 def test_onnx_interface_and_operators(exported: Exported) -> None:
-    model = onnx.load(exported.folder / "head.onnx")
+    model = onnx.load(exported.path)
 
     def shapes(items: list[onnx.ValueInfoProto]) -> dict[str, list[int | str]]:
         return {item.name: [dim.dim_param or dim.dim_value for dim in item.type.tensor_type.shape.dim] for item in items}
 
-    assert shapes(list(model.graph.input)) == {
-        "features_layer_34": ["images", 6, 8, 12],
-        "features_layer_3": ["images", 4, 16, 24],
-        "boxes": ["rois", 5],
-    }
+    maps = {"layer_34": ["images", 6, 8, 12], "layer_3": ["images", 4, 16, 24], "image": ["images", 3, 64, 96]}
+    wanted = {f"features_{name}": maps[name] for name in exported.params.layers}
+    assert shapes(list(model.graph.input)) == {**wanted, "boxes": ["rois", 5]}
     assert next(iter(shapes(list(model.graph.output)).values()))[1:] == [3, 12, 10]
     used = {node.op_type for node in model.graph.node}
     assert not used & {"If", "Loop", "Scan", "RoiAlign"}
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}, "custom operators"
     assert [(item.domain, item.version) for item in model.opset_import if not item.domain] == [("", 18)]
+
+
+def test_onnx_holds_the_weights_of_the_head(exported: Exported) -> None:
+    """The original's exporter put another network in V3's place, untrained. Branches are stripped, but for what corrects."""
+    found = {item.name: numpy_helper.to_array(item) for item in onnx.load(exported.path).graph.initializer}
+    kernels = {name: item.detach().numpy() for name, item in exported.head.named_parameters() if item.ndim == 4}
+    stripped = ("auxiliary.contour", "auxiliary.distance", "auxiliary.embedding")
+    kept = {name: item for name, item in kernels.items() if not name.startswith(stripped)}
+    held = {item.tobytes() for item in found.values()}
+    assert [name for name, item in kept.items() if item.tobytes() not in held] == []
+    assert [name for name, item in kernels.items() if name not in kept and item.tobytes() in held] == []
 
 
 def test_every_family_is_in_this_suite() -> None:

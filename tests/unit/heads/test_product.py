@@ -1,8 +1,8 @@
 """Choices of a composed head together: every two of them in each run, all of them under the marker `slow`.
 
-All choices make 4.4 million heads, days of work. The product is cut where heads are: what is in front of the shared features
+All choices make 6.6 million heads, days of work. The product is cut where heads are: what is in front of the shared features
 (layers, grids, fusion, style) knows nothing of what is behind them (attention, branches, refinement, stages). So the product of
-either side is run whole, 1,152 and 384 heads of each family, with the other side's choices drawn; some 25 minutes of one core.
+either side is run whole, 1,152 and 576 heads of each family, with the other side's choices drawn; some 25 minutes of one core.
 """
 
 import random
@@ -46,7 +46,7 @@ BEHIND: dict[str, list[Any]] = {
     "auxiliary": [None, "foreground", "contour", "distance", "embedding", "correction"],
     "refine": [None, ("progressive", False), ("subpixel", True), (None, True)],
     "relational": [None, {"heads": 4, "dropout": 0.2}],
-    "cascade": [None, {"channels": 8}],
+    "cascade": [None, {"channels": 8}, {"channels": 8, "share_features": False}],
 }
 """Choices behind them."""
 

@@ -1,0 +1,106 @@
+"""No ROIs, one, and the 289 people of COCO's fullest image: every head under every loss that it can serve, and in evaluation."""
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from loss_factory import FULL, targets_of
+from store_factory import MODELS, fresh_head
+from torch import Tensor, nn
+
+from roiseg.dataset import Targets
+from roiseg.evaluate import infer
+from roiseg.evaluate.infer import head_outputs
+from roiseg.export.onnx import example_inputs
+from roiseg.heads import FAMILIES, parse_model
+from roiseg.losses import LossParams, MaskLoss, needed_aux
+from roiseg.nn.outputs import HeadOutput
+from roiseg.params import overlay
+from roiseg.types import FeatureSpec
+
+MOST = 289
+"""People in the image of COCO that has the most (spec 24.3)."""
+
+MASK_HW = (8, 10)
+SPECS = {"layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)), "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0))}
+BRANCH = {"channels": 2}
+EVERY_OUTPUT: dict[str, Any] = {
+    "mid_channels": 8,
+    "attention": "cbam",
+    "auxiliary": {
+        **dict.fromkeys(("foreground", "contour", "distance", "embedding"), BRANCH),
+        "correct_by_foreground": True,
+    },
+    "refine": {"upsampling": "subpixel", "boundary": True},
+    "relational": {"heads": 2, "dropout": 0.1},
+    "cascade": {"channels": 4},
+}
+"""Changes to a composed head that give it all outputs that it can have."""
+
+
+def head_of(family: str, changes: dict[str, Any]) -> nn.Module:
+    values = overlay(MODELS[family], {"mask_hw": MASK_HW})
+    return fresh_head(parse_model(overlay(values, changes)), SPECS)
+
+
+def inputs_of(rois: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Features of one image, and boxes in it."""
+    *maps, boxes = example_inputs(list(SPECS.values()), (64, 96), 1, rois, seed=rois)
+    return dict(zip(SPECS, maps, strict=True)), boxes
+
+
+@cache
+def people(rois: int) -> Targets:
+    """A block of target and one of another person, of any size and place; some ROIs lack one of them, or both."""
+    generator = torch.Generator().manual_seed(rois)
+    labels = torch.zeros(rois, *MASK_HW, dtype=torch.int64)
+    for roi in labels:
+        for label in (2, 1):
+            top, left, height, width = torch.randint(0, 8, (4,), generator=generator).tolist()
+            roi[top : top + height, left : left + width] = label
+    return targets_of(labels)
+
+
+def served(output: HeadOutput) -> LossParams:
+    """Section `loss` with every term on that reads what this head gives."""
+    changes = {
+        "auxiliary": {name: values if name in output.aux else None for name, values in FULL["auxiliary"].items()},
+        "contrastive": FULL["contrastive"] if "embedding" in output.aux else None,
+        "hierarchical": FULL["hierarchical"] if "bg_fg" in output.aux else None,
+    }
+    return LossParams.parse(FULL | changes, "loss")
+
+
+@pytest.mark.parametrize("rois", [0, 1, MOST])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_head_learns_from_any_number_of_people(family: str, rois: int) -> None:
+    composed = "cascade" in MODELS[family]
+    head = head_of(family, EVERY_OUTPUT if composed else {}).train()
+    output = head(*inputs_of(rois))
+    params = served(output)
+    assert len(needed_aux(params)) == (4 + 2 * family.startswith("hierarchical") if composed else 0)
+    parts = MaskLoss(params, (0.5, 1.0, 2.0))(output, people(rois))
+    assert ("stage_3" in parts) == composed
+    assert all(torch.isfinite(value) for value in parts.values())
+    parts["total"].backward()  # type: ignore[no-untyped-call]
+    gradients = {name: item.grad for name, item in head.named_parameters()}
+    assert all(grad is None or torch.isfinite(grad).all() for grad in gradients.values())
+    if rois == MOST:
+        assert [name for name, grad in gradients.items() if grad is None or not grad.any()] == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_people_of_an_image_are_evaluated_in_bounded_parts(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    head, (features, boxes) = head_of(family, {}), inputs_of(MOST)
+    asked: list[int] = []
+    head.register_forward_pre_hook(lambda _, given: asked.append(len(given[1])))
+    with torch.no_grad():
+        found = head_outputs(head, features, boxes, ("bg_fg",))
+        assert sum(asked) == MOST
+        assert max(asked) <= infer.MAX_ROIS < MOST
+        monkeypatch.setattr(infer, "MAX_ROIS", MOST)
+        whole = head_outputs(head, features, boxes, ("bg_fg",))
+    assert asked[-1] == MOST
+    torch.testing.assert_close(found.mask_logits, whole.mask_logits, atol=1e-4, rtol=1e-4)
+    assert all(len(item) == MOST for item in found.aux.values())

@@ -1,10 +1,12 @@
 """No ROIs, one, and the 289 people of COCO's fullest image: every head under every loss that it can serve, and in evaluation."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
+from knobs import nested
 from loss_factory import FULL, targets_of
 from store_factory import MODELS, fresh_head
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from roiseg.evaluate.infer import head_outputs
 from roiseg.export.onnx import example_inputs
 from roiseg.heads import FAMILIES, parse_model
 from roiseg.losses import LossParams, MaskLoss, needed_aux
+from roiseg.losses.outputs import READERS
 from roiseg.nn.outputs import HeadOutput
 from roiseg.params import overlay
 from roiseg.types import FeatureSpec
@@ -22,7 +25,9 @@ from roiseg.types import FeatureSpec
 MOST = 289
 """People in the image of COCO that has the most (spec 24.3)."""
 
-MASK_HW = (8, 10)
+MASK_HW, MAP_HW = (8, 10), (8, 12)
+"""Cells of the masks, and of the map of the whole image."""
+
 SPECS = {"layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)), "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0))}
 BRANCH = {"channels": 2}
 EVERY_OUTPUT: dict[str, Any] = {
@@ -37,6 +42,9 @@ EVERY_OUTPUT: dict[str, Any] = {
     "cascade": {"channels": 4},
 }
 """Changes to a composed head that give it all outputs that it can have."""
+
+OWN_OUTPUT: dict[str, dict[str, Any]] = {"positional": {"full_map": True}}
+"""The same for heads that aren't composed."""
 
 
 def head_of(family: str, changes: dict[str, Any]) -> nn.Module:
@@ -59,35 +67,46 @@ def people(rois: int) -> Targets:
         for label in (2, 1):
             top, left, height, width = torch.randint(0, 8, (4,), generator=generator).tolist()
             roi[top : top + height, left : left + width] = label
-    return targets_of(labels)
+    frames = torch.stack([torch.randint(3, (rois, *MAP_HW), generator=generator), torch.ones(rois, *MAP_HW, dtype=torch.int64)])
+    return replace(targets_of(labels), frames=frames.to(torch.uint8))
 
 
 def served(output: HeadOutput) -> LossParams:
     """Section `loss` with every term on that reads what this head gives."""
-    changes = {
-        "auxiliary": {name: values if name in output.aux else None for name, values in FULL["auxiliary"].items()},
-        "contrastive": FULL["contrastive"] if "embedding" in output.aux else None,
-        "hierarchical": FULL["hierarchical"] if "bg_fg" in output.aux else None,
-    }
-    return LossParams.parse(FULL | changes, "loss")
+    values = FULL
+    for name, reader in READERS.items():
+        if name not in output.aux:
+            values = overlay(values, nested(reader.section.removeprefix("loss."), None))
+    return LossParams.parse(values, "loss")
 
 
 @pytest.mark.parametrize("rois", [0, 1, MOST])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_head_learns_from_any_number_of_people(family: str, rois: int) -> None:
     composed = "cascade" in MODELS[family]
-    head = head_of(family, EVERY_OUTPUT if composed else {}).train()
+    head = head_of(family, EVERY_OUTPUT if composed else OWN_OUTPUT.get(family, {})).train()
     output = head(*inputs_of(rois))
     params = served(output)
-    assert len(needed_aux(params)) == (4 + 2 * family.startswith("hierarchical") if composed else 0)
+    assert needed_aux(params) == set(output.aux) - {"stage_1", "stage_2"}
     parts = MaskLoss(params, (0.5, 1.0, 2.0))(output, people(rois))
     assert ("stage_3" in parts) == composed
-    assert all(torch.isfinite(value) for value in parts.values())
+    assert {name for name, value in parts.items() if not torch.isfinite(value)} == set()
     parts["total"].backward()  # type: ignore[no-untyped-call]
     gradients = {name: item.grad for name, item in head.named_parameters()}
     assert all(grad is None or torch.isfinite(grad).all() for grad in gradients.values())
     if rois == MOST:
         assert [name for name, grad in gradients.items() if grad is None or not grad.any()] == []
+
+
+def test_every_output_is_given_by_some_head() -> None:
+    """So that every term is among those above."""
+    given = {name for family in FAMILIES for name in _outputs(family)}
+    assert given == {*READERS, "stage_1", "stage_2"}
+
+
+def _outputs(family: str) -> set[str]:
+    changes = EVERY_OUTPUT if "cascade" in MODELS[family] else OWN_OUTPUT.get(family, {})
+    return set(head_of(family, changes).train()(*inputs_of(1)).aux)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,18 +1,18 @@
 """Tests of roiseg.losses.mask_loss: its named parts, its knobs, and batches of which there is little to learn."""
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import cv2
 import pytest
 import torch
+from knobs import knobs
 from loss_factory import ALONE, FULL, PLAIN, drawn_output, loss_params, targets_of, two_people
 from torch import Tensor
 from torch.nn import functional as F
 
 from roiseg import masks
 from roiseg.dataset import Targets
-from roiseg.losses import MaskLoss, class_weights
+from roiseg.losses import LossParams, MaskLoss, class_weights
 from roiseg.losses.boundary import boundary_weight_map, separation_weight_map
 from roiseg.losses.region import dice
 from roiseg.nn.outputs import HeadOutput
@@ -208,13 +208,11 @@ FLIPS: dict[str, Any] = {
 }
 """Dotted key -> another value than that of `FULL`; `mode` brings the keys along that fit it."""
 
+TERMS_OFF = [name for name, value in PLAIN.items() if value is None] + [f"auxiliary.{name}" for name in sorted(BRANCHES)]
+"""Dotted keys of the sections of terms that may be null."""
+
 AROUND: dict[str, dict[str, Any]] = {"ignore_px": {"edge": None}}
 """Dotted key -> what else is otherwise than in `FULL`, on either side."""
-
-
-def leaves(values: Mapping[str, Any], where: str = "") -> Iterator[str]:
-    for key, value in values.items():
-        yield from leaves(value, f"{where}{key}.") if isinstance(value, Mapping) else [f"{where}{key}"]
 
 
 def flipped(base: dict[str, Any], path: str, value: object) -> dict[str, Any]:
@@ -241,7 +239,8 @@ def test_every_term_is_there_by_itself() -> None:
 
 
 def test_every_key_is_flipped() -> None:
-    assert set(FLIPS) == set(leaves(FULL))
+    """The walk goes over the params classes, so a key that is added wants another value here."""
+    assert set(FLIPS) | set(TERMS_OFF) == set(knobs(LossParams))
 
 
 @pytest.mark.parametrize("path", FLIPS)
@@ -251,9 +250,7 @@ def test_every_key_changes_the_loss(path: str) -> None:
     assert abs(before - after) > 1e-5 * abs(before)
 
 
-@pytest.mark.parametrize(
-    "path", [name for name, value in PLAIN.items() if value is None] + [f"auxiliary.{name}" for name in sorted(BRANCHES)]
-)
+@pytest.mark.parametrize("path", TERMS_OFF)
 def test_every_term_can_be_off(path: str) -> None:
     assert abs(value_of(FULL) - value_of(flipped(FULL, path, None))) > 1e-5
 

@@ -50,13 +50,10 @@ def test_a_sweep_over_presets_and_then_both_in_one_run(finished: Project, tmp_pa
         preset.write_text(preset.read_text().replace("loss:\n", narrow))
     copy.commit()
     queued = copy.dvc("exp", "run", "--queue", "-S", "heads=[baseline],[multiscale]")
-    names = [line.split("'")[1] for line in queued.splitlines() if line.startswith("Queued experiment")]
-    assert len(names) == 2
+    assert queued.count("Queued experiment") == 2
     printed = copy.dvc("exp", "run", "--run-all")
     assert copy.stages_run(printed) == [f"{stage}@{name}" for name in heads for stage in ("train", "evaluate", "export")]
     assert copy.dvc("queue", "status").count("Success") == 2
-    sections = {name: copy.run("git", "show", f"{name}:params.yaml") for name in names}
-    assert ["[baseline]" in text or "- baseline" in text for text in sections.values()] == [True, False]
     printed = copy.dvc("exp", "run", "-S", "heads=[baseline,multiscale]")
     assert copy.stages_run(printed) == []
     assert printed.count("is cached - skipping run") == 6

@@ -1,15 +1,21 @@
-"""Tests of each family of heads: sizes as published, params and their faults."""
+"""Tests of each family of heads: sizes as published, what they are by default, params and their faults."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from store_factory import MODELS, fresh_head
+from torch import nn
 
 from roiseg.errors import ParamsError
-from roiseg.heads import build_head, parse_model
+from roiseg.heads import FAMILIES, build_head, parse_model
 from roiseg.heads.roi_unet import ContextGrid
+from roiseg.nn.outputs import HeadOutput
+from roiseg.params import PARAMS_FILE, overlay, preset_path, read_yaml
 from roiseg.types import FeatureSpec
+
+SPECS = {"layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)), "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0))}
 
 
 def test_roi_crop_as_in_the_seed_has_its_parameters() -> None:
@@ -20,8 +26,7 @@ def test_roi_crop_as_in_the_seed_has_its_parameters() -> None:
 
 
 def test_roi_crop_parameters_by_hand() -> None:
-    specs = {"layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)), "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0))}
-    head = build_head(parse_model({**MODELS["roi_crop"], "blocks": 2}), specs)
+    head = build_head(parse_model({**MODELS["roi_crop"], "blocks": 2}), SPECS)
     stem, block, refine = 10 * 8 * 9 + 8 + 16, 8 * 8 * 9 + 8 + 16, 8 * 8 * 9 + 8 + 8 * 3 + 3
     assert sum(item.numel() for item in head.parameters()) == stem + 2 * block + refine
 
@@ -35,6 +40,46 @@ def test_layers_are_concatenated_in_the_order_of_the_params() -> None:
     features, boxes = {"a": torch.randn(1, 2, 5, 6), "b": torch.randn(1, 3, 5, 6)}, torch.tensor([[0.0, 0.1, 0.2, 0.8, 0.9]])
     first, second = (head(features, boxes).mask_logits for head in heads)
     torch.testing.assert_close(first, second)
+
+
+# --- as they are unless something else is asked for ---
+
+
+def of_defaults(family: str) -> dict[str, Any]:
+    """Section `model` that says nothing but the layers; for families without defaults, as the file has it in which they stand."""
+    layers = {"layers": list(SPECS)}
+    if family == "roi_unet":
+        return {**read_yaml(Path(__file__).parents[3] / PARAMS_FILE)["model"], **layers}
+    if family == "roi_crop":
+        return {**overlay({}, read_yaml(preset_path(family)))["model"], **layers}
+    return {"head": family, **layers}
+
+
+def default_output(family: str, device: str) -> tuple[nn.Module, HeadOutput]:
+    """The head, and what it says in training of two boxes."""
+    with torch.device(device):
+        head = build_head(parse_model(of_defaults(family)), SPECS)
+        features = {"layer_34": torch.randn(1, 6, 40, 60), "layer_3": torch.randn(1, 4, 80, 120)}
+        output = head(features, torch.tensor([[0.0, 0.1, 0.2, 0.8, 0.9], [0.0, 0.4, 0.3, 0.5, 0.5]]))
+    assert isinstance(output, HeadOutput)
+    return head, output
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_head_with_its_defaults_answers(family: str) -> None:
+    """Without values: shapes fit, and no value decides what is done."""
+    _, output = default_output(family, "meta")
+    assert output.mask_logits.shape == (2, 3, 56, 56)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_head_with_its_defaults_learns(family: str) -> None:
+    head, output = default_output(family, "cpu")
+    assert torch.isfinite(output.mask_logits).all()
+    summed = torch.stack([item.square().mean() for item in (output.mask_logits, *output.aux.values())]).sum()
+    summed.backward()  # type: ignore[no-untyped-call]
+    assert [name for name, item in head.named_parameters() if item.grad is None or not torch.isfinite(item.grad).all()] == []
 
 
 # --- roi_unet's grid ---
@@ -64,8 +109,7 @@ def test_context_grid_crop_takes_the_rim_off() -> None:
 
 
 def test_roi_unet_is_told_where_a_cell_lies() -> None:
-    specs = {"layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)), "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0))}
-    head = fresh_head(parse_model(MODELS["roi_unet"]), specs)
+    head = fresh_head(parse_model(MODELS["roi_unet"]), SPECS)
     features = {"layer_34": torch.randn(1, 6, 8, 12), "layer_3": torch.randn(1, 4, 16, 24)}
     boxes = torch.tensor([[0.0, 0.1, 0.2, 0.8, 0.9]])
     before = head(features, boxes).mask_logits

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from store_factory import MODELS, Project, sampler_params
+from head_factory import MODELS
+from store_factory import Project, sampler_params
 from trainer_factory import LOSS, TRAIN
 
 from roiseg.console import run_stage

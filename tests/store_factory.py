@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from data_factory import CATEGORIES, image_record, make_coco
+from head_factory import MODELS, fresh_head
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
@@ -35,111 +36,19 @@ from roiseg.extractor.images import to_input
 from roiseg.extractor.params import ExtractorParams
 from roiseg.extractor.session import Backbone
 from roiseg.files import write_bytes, write_json, write_parquet
-from roiseg.heads import build_head, parse_model
+from roiseg.heads import parse_model
 from roiseg.heads.base import HeadParams
 from roiseg.index import Index, build_tables
 from roiseg.prepare import choose_pictures
 from roiseg.sampler import Sampler, SamplerParams
 from roiseg.train.checkpoint import BEST, Checkpoint
 from roiseg.trained import HeadSections
-from roiseg.types import CutLayer, FeatureSpec, StoredType, array_name
+from roiseg.types import CutLayer, StoredType, array_name
 
 NETWORK_HW = (64, 96)
 TENSORS = {"layer_34": "/model.34/Concat_output_0", "layer_3": "/model.3/Concat_output_0"}
 CHANNELS = {"layer_34": 6, "layer_3": 4}
 STRIDES = {"layer_34": 8, "layer_3": 4}
-
-COMPOSED: Mapping[str, Any] = {
-    "layers": ["layer_34", "layer_3"],
-    "mask_hw": [12, 10],
-    "mid_channels": 16,
-    "blocks": {"norm": "layernorm2d", "groups": None, "batch_share": None, "activation": "relu"},
-    "inputs": {
-        "roi_hw": [6, 8],
-        "layer_roi_hw": {},
-        "sampling_ratio": 1,
-        "fusion": "adaptive",
-        "smooth": False,
-        "rgb": None,
-    },
-    "attention": None,
-    "auxiliary": None,
-    "refine": None,
-    "relational": None,
-    "cascade": None,
-}
-"""Section `model` of a small composed head, but for what its family adds."""
-
-_HIERARCHY: Mapping[str, Any] = {**COMPOSED, "combine": "logprob", "base_channels": 4, "skip_gates": False}
-
-MODELS: Mapping[str, Mapping[str, Any]] = {
-    "roi_crop": {
-        "head": "roi_crop",
-        "layers": ["layer_34", "layer_3"],
-        "roi_hw": [6, 8],
-        "mask_hw": [12, 10],
-        "sampling_ratio": 1,
-        "mid_channels": 8,
-        "blocks": 1,
-        "groups": 2,
-    },
-    "roi_unet": {
-        "head": "roi_unet",
-        "layers": ["layer_34", "layer_3"],
-        "roi_hw": [6, 8],
-        "mask_hw": [12, 10],
-        "sampling_ratio": 2,
-        "context": 1,
-        "layer_channels": 4,
-        "mid_channels": 8,
-        "deep_channels": 12,
-        "out_channels": 4,
-        "dropout": 0.2,
-        "groups": 2,
-    },
-    "positional": {
-        "head": "positional",
-        "layers": ["layer_34", "layer_3"],
-        "mask_hw": [12, 10],
-        "mid_channels": 8,
-        "base_channels": 4,
-        "maps": ["inside", "offset", "size", "relative"],
-        "skip_gates": False,
-        "sampling_ratio": 1,
-        "full_map": False,
-        "blocks": COMPOSED["blocks"],
-    },
-    "dynamic_filter": {
-        "head": "dynamic_filter",
-        "layers": ["layer_34", "layer_3"],
-        "mask_hw": [12, 10],
-        "mid_channels": 8,
-        "branch_channels": 6,
-        "filter_channels": 5,
-        "filter_layers": 3,
-        "inputs": COMPOSED["inputs"],
-        "blocks": COMPOSED["blocks"],
-    },
-    **{name: {**COMPOSED, "head": name} for name in ("baseline", "multiscale", "variable_roi", "coarse", "class_specific")},
-    "hierarchical": {**COMPOSED, "head": "hierarchical", "combine": "logprob"},
-    "hierarchical_unet_v1": {**_HIERARCHY, "head": "hierarchical_unet_v1"},
-    "hierarchical_unet_v2": {
-        **_HIERARCHY,
-        "head": "hierarchical_unet_v2",
-        "depth": 3,
-        "dropout": 0.1,
-        "target_attention": True,
-    },
-    "hierarchical_unet_v3": {**_HIERARCHY, "head": "hierarchical_unet_v3", "depth": 2, "target_base_channels": 4},
-    "hierarchical_unet_v4": {
-        **_HIERARCHY,
-        "head": "hierarchical_unet_v4",
-        "depth": 3,
-        "target_base_channels": 4,
-        "target_depth": 2,
-    },
-}
-"""Section `model` of a small head of every family, with non-square grids."""
 
 MODEL = MODELS["roi_crop"]
 
@@ -414,17 +323,6 @@ def shared_views(folders: pytest.TempPathFactory) -> Project:
 @functools.cache
 def _views_in(base: Path) -> Project:
     return make_project(base / "project_views", "int8", views=["plain", "mirrored"], image=True)
-
-
-def fresh_head(params: HeadParams, specs: Mapping[str, FeatureSpec], seed: int = 0) -> nn.Module:
-    """A head in eval mode whose every weight is random, so that no norm and no bias is without effect."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        head = build_head(params, specs).eval()
-        with torch.no_grad():
-            for parameter in head.parameters():
-                parameter.add_(torch.randn_like(parameter), alpha=0.2)
-    return head
 
 
 def make_checkpoint(head: nn.Module, dataset: RoiDataset, params: HeadParams, epoch: int = 3) -> Checkpoint:

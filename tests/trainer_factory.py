@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from head_factory import MODELS, every_part
 from loss_factory import FULL, PLAIN
-from store_factory import MODELS, Project, sampler_params
+from store_factory import Project, sampler_params
 from torch import Tensor
 
 from roiseg.dataset import Targets
@@ -76,18 +77,7 @@ def loss_params() -> LossParams:
     return LossParams.parse(LOSS, "loss")
 
 
-BRANCH = {"channels": 4}
-PARTS: dict[str, Any] = {
-    "attention": "cbam",
-    "auxiliary": {
-        **dict.fromkeys(("foreground", "contour", "distance", "embedding"), BRANCH),
-        "correct_by_foreground": True,
-    },
-    "refine": {"upsampling": "progressive", "boundary": True},
-    "relational": {"heads": 2, "dropout": 0.1},
-    "cascade": {"channels": 8},
-    "full_map": True,
-}
+PARTS: dict[str, Any] = {**every_part(4), "full_map": True}
 """Parts that heads may have, by their keys."""
 
 

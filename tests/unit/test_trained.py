@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from store_factory import MODEL, MODELS, Project, extractor_params, fresh_head, make_checkpoint, shared_project
+from head_factory import MODELS, fresh_head
+from store_factory import MODEL, Project, extractor_params, make_checkpoint, shared_project
 
 from roiseg.errors import AnnotationError, CheckpointError, ParamsError, StoreError, StoreMismatchError
 from roiseg.params import PARAMS_FILE, read_yaml

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-from store_factory import COMPOSED, MODELS, fresh_head
+from head_factory import COMPOSED, MODELS, fresh_head
 from torch import Tensor, nn
 
 from roiseg.evaluate.complexity import REPEATS, WARM_UP, count, flops, milliseconds

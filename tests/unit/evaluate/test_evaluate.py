@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from head_factory import fresh_head
 from pycocotools.coco import COCO
-from store_factory import MODEL, Project, fresh_head, shared_project
+from store_factory import MODEL, Project, shared_project
 from torch import Tensor, nn
 
 from roiseg.batches import Loading

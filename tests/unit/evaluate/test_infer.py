@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from store_factory import COMPOSED, fresh_head
+from head_factory import COMPOSED, fresh_head
 
 from roiseg.evaluate.infer import MAX_ROIS, pass_sizes, run_head
 from roiseg.export.onnx import example_inputs

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from store_factory import MODEL, Project, fresh_head, shared_project
+from head_factory import fresh_head
+from store_factory import MODEL, Project, shared_project
 from torch import Tensor, nn
 
 from roiseg.dataset import RoiDataset

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from store_factory import MODELS, fresh_head
+from head_factory import INPUT_HW, MODELS, SPECS, fresh_head
 from torch import Tensor
 
 from roiseg.errors import ParamsError
@@ -16,14 +16,7 @@ from roiseg.heads.composed import ComposedHead, ComposedParams, correct
 from roiseg.nn.cascade import Cascade
 from roiseg.nn.outputs import HeadOutput
 from roiseg.params import overlay
-from roiseg.types import FeatureSpec
 
-INPUT_HW = (64, 96)
-SPECS = {
-    "layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)),
-    "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0)),
-    "image": FeatureSpec("image", 3, (1.0, 1.0)),
-}
 FAMILIES = [name for name, values in MODELS.items() if "cascade" in values]
 BRANCH = {"channels": 4}
 ALL_BRANCHES = {"foreground": BRANCH, "contour": BRANCH, "distance": BRANCH, "embedding": BRANCH, "correct_by_foreground": False}

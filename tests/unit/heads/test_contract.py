@@ -11,8 +11,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from head_factory import INPUT_HW, MODELS, SPECS, every_part, fresh_head
 from onnx import numpy_helper
-from store_factory import MODELS, fresh_head
 from torch import Tensor, nn
 
 from roiseg.export.onnx import example_inputs, export_head
@@ -22,12 +22,6 @@ from roiseg.heads.base import HeadParams
 from roiseg.params import overlay
 from roiseg.types import FeatureSpec
 
-INPUT_HW = (64, 96)
-SPECS = {
-    "layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)),
-    "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0)),
-    "image": FeatureSpec("image", 3, (1.0, 1.0)),
-}
 SIZES: dict[str, dict[str, Any]] = {
     "wide roi, high mask": {"roi_hw": [6, 8], "mask_hw": [12, 10]},
     "high roi, wide mask, one layer": {"roi_hw": [9, 5], "mask_hw": [7, 20], "layers": ["layer_3"]},
@@ -180,16 +174,7 @@ def test_layers_are_taken_by_name(params: HeadParams, head: nn.Module) -> None:
 # --- ONNX: one export of each family, of some with parts that it may have ---
 
 EXPORTED: dict[str, dict[str, Any]] = {
-    "coarse": {
-        "attention": "cbam",
-        "auxiliary": {
-            **dict.fromkeys(("foreground", "contour", "distance", "embedding"), BRANCH),
-            "correct_by_foreground": True,
-        },
-        "refine": {"upsampling": "progressive", "boundary": True},
-        "relational": {"heads": 2, "dropout": 0.1},
-        "cascade": {"channels": 8},
-    },
+    "coarse": every_part(4),
     "variable_roi": {
         "blocks": {"norm": "mixed", "batch_share": 0.4, "activation": "mixed"},
         "inputs": {"layer_roi_hw": {"layer_3": [12, 16], "layer_34": [9, 12]}, "fusion": "fpn", "smooth": True},

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from store_factory import MODELS, fresh_head
+from head_factory import MODELS, fresh_head
 from torch import nn
 
 from roiseg.errors import ParamsError

@@ -7,10 +7,11 @@ from functools import cache
 from typing import Any
 from zlib import crc32
 
+import head_factory
 import pytest
 import torch
+from head_factory import MODELS
 from knobs import differences, knobs, nested
-from store_factory import MODELS
 from torch import Tensor, nn
 
 from roiseg.export.onnx import example_inputs
@@ -18,12 +19,7 @@ from roiseg.heads import FAMILIES, build_head, parse_model
 from roiseg.params import overlay
 from roiseg.types import FeatureSpec
 
-SPECS = {
-    "layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)),
-    "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0)),
-    "layer_5": FeatureSpec("layer_5", 4, (4.0, 4.0)),
-    "image": FeatureSpec("image", 3, (1.0, 1.0)),
-}
+SPECS = {**head_factory.SPECS, "layer_5": FeatureSpec("layer_5", 4, (4.0, 4.0))}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from store_factory import COMPOSED
+from head_factory import COMPOSED
 from torch import nn
 
 from roiseg.heads import build_head, parse_model

@@ -5,20 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from store_factory import MODELS, fresh_head
+from head_factory import MODELS, SPECS, fresh_head
 
 from roiseg.errors import ParamsError
 from roiseg.export.onnx import example_inputs
 from roiseg.heads import parse_model
 from roiseg.nn.roi_align import roi_align
 from roiseg.params import overlay
-from roiseg.types import FeatureSpec
-
-SPECS = {
-    "layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)),
-    "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0)),
-    "image": FeatureSpec("image", 3, (1.0, 1.0)),
-}
 
 
 def answer(family: str, changes: Mapping[str, Any]) -> list[Any]:

@@ -12,19 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from store_factory import COMPOSED, MODELS, fresh_head
+from head_factory import COMPOSED, INPUT_HW, MODELS, SPECS, fresh_head
 
 from roiseg.export.onnx import example_inputs
 from roiseg.heads import parse_model
 from roiseg.params import overlay
-from roiseg.types import FeatureSpec
 
-INPUT_HW = (64, 96)
-SPECS = {
-    "layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)),
-    "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0)),
-    "image": FeatureSpec("image", 3, (1.0, 1.0)),
-}
 FAMILIES = [name for name, values in MODELS.items() if "cascade" in values]
 BRANCH = {"channels": 4}
 NO_BRANCH: dict[str, Any] = {

@@ -4,11 +4,12 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import head_factory
 import pytest
 import torch
+from head_factory import MODELS, every_part, fresh_head
 from knobs import nested
 from loss_factory import FULL, targets_of
-from store_factory import MODELS, fresh_head
 from torch import Tensor, nn
 
 from roiseg.dataset import Targets
@@ -20,28 +21,16 @@ from roiseg.losses import LossParams, MaskLoss, needed_aux
 from roiseg.losses.outputs import READERS
 from roiseg.nn.outputs import HeadOutput
 from roiseg.params import overlay
-from roiseg.types import FeatureSpec
 
 MOST = 289
 """People in the image of COCO that has the most (spec 24.3)."""
 
+SPECS = {name: head_factory.SPECS[name] for name in ("layer_34", "layer_3")}
 MASK_HW, MAP_HW = (8, 10), (8, 12)
 """Cells of the masks, and of the map of the whole image."""
 
-SPECS = {"layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)), "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0))}
-BRANCH = {"channels": 2}
-EVERY_OUTPUT: dict[str, Any] = {
-    "mid_channels": 8,
-    "attention": "cbam",
-    "auxiliary": {
-        **dict.fromkeys(("foreground", "contour", "distance", "embedding"), BRANCH),
-        "correct_by_foreground": True,
-    },
-    "refine": {"upsampling": "subpixel", "boundary": True},
-    "relational": {"heads": 2, "dropout": 0.1},
-    "cascade": {"channels": 4},
-}
-"""Changes to a composed head that give it all outputs that it can have."""
+EVERY_OUTPUT: dict[str, Any] = {"mid_channels": 8, **every_part(2, "subpixel")}
+"""Changes to a composed head that give it all outputs that it can have, of few channels."""
 
 OWN_OUTPUT: dict[str, dict[str, Any]] = {"positional": {"full_map": True}}
 """The same for heads that aren't composed."""

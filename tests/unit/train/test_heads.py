@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from head_factory import MODELS, fresh_head
 from loss_factory import targets_of
-from store_factory import MODELS, Project, fresh_head, shared_project
+from store_factory import Project, shared_project
 from trainer_factory import TRAIN, rows_of, run_of, with_everything
 
 from roiseg.export.onnx import example_inputs

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_factory import MODELS, Project, sampler_params, shared_project, write_shares
+from head_factory import MODELS
+from store_factory import Project, sampler_params, shared_project, write_shares
 
 from roiseg.batches import Loading
 from roiseg.sampler import Sampler, training_batches

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from head_factory import MODELS
 from loss_factory import FULL
-from store_factory import MODELS, Project, shared_project
+from store_factory import Project, shared_project
 from torch import nn
 from trainer_factory import LOSS, TRAIN, files_of, loss_params, sections_of
 

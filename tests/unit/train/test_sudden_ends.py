@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from head_factory import MODELS
 from hypothesis import Phase as HypothesisPhase
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from rate_forms import closed_form
-from store_factory import MODELS, Project, make_project, sampler_params
+from store_factory import Project, make_project, sampler_params
 from sudden_end import Fate, Place, SuddenEnd
 from trainer_factory import LOSS, TRAIN, files_of, rows_of
 

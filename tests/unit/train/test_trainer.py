@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from store_factory import MODELS, STATISTICS, Project, sampler_params, shared_project
+from head_factory import MODELS
+from store_factory import STATISTICS, Project, sampler_params, shared_project
 from torch import nn
 from trainer_factory import EPOCHS, LOSS, TRAIN, files_of, learner_of, loss_params, rows_of, run_of
 

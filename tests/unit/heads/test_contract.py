@@ -20,7 +20,6 @@ from roiseg.export.parity import parity
 from roiseg.heads import FAMILIES, parse_model
 from roiseg.heads.base import HeadParams
 from roiseg.params import overlay
-from roiseg.types import FeatureSpec
 
 SIZES: dict[str, dict[str, Any]] = {
     "wide roi, high mask": {"roi_hw": [6, 8], "mask_hw": [12, 10]},
@@ -199,18 +198,16 @@ class Exported:
     Attributes:
         params: of the head.
         head: with the weights that were exported.
-        path: the ONNX.
+        model: the ONNX.
+        session: that runs it.
         worst: largest difference that `parity` found.
     """
 
     params: HeadParams
     head: nn.Module
-    path: Path
+    model: onnx.ModelProto
+    session: onnxruntime.InferenceSession
     worst: float
-
-    @property
-    def specs(self) -> list[FeatureSpec]:
-        return [SPECS[name] for name in self.params.layers]
 
 
 @cache
@@ -219,7 +216,8 @@ def export_of(folder: Path, family: str) -> Exported:
     head, path = fresh_head(params, SPECS), folder / f"contract_{family}.onnx"
     specs = [SPECS[name] for name in params.layers]
     export_head(head, specs, INPUT_HW, 18, {}, path)
-    return Exported(params, head, path, parity(head, specs, INPUT_HW, path, 1e-4, []))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return Exported(params, head, onnx.load(path), session, parity(head, specs, INPUT_HW, path, 1e-4, []))
 
 
 @pytest.fixture
@@ -232,9 +230,8 @@ def test_onnx_says_what_torch_says(exported: Exported, images: int, rois: int) -
     """By an account of its own; that of the export stage agrees."""
     features, boxes = inputs_of(exported.params, images, rois, seed=9)
     expected = logits_of(exported.head, features, boxes).softmax(dim=1).numpy()
-    session = onnxruntime.InferenceSession(str(exported.path), providers=["CPUExecutionProvider"])
     feeds = {f"features_{name}": values.numpy() for name, values in features.items()}
-    (masks,) = session.run(["masks"], {**feeds, "boxes": boxes.numpy()})
+    (masks,) = exported.session.run(["masks"], {**feeds, "boxes": boxes.numpy()})
     assert masks.shape == (rois, 3, *exported.params.mask_hw)
     np.testing.assert_allclose(masks, expected, atol=1e-4)
     np.testing.assert_allclose(masks.sum(axis=1), np.ones((rois, *exported.params.mask_hw)), atol=1e-5)
@@ -244,7 +241,7 @@ def test_onnx_says_what_torch_says(exported: Exported, images: int, rois: int) -
 
 
 def test_onnx_interface_and_operators(exported: Exported) -> None:
-    model = onnx.load(exported.path)
+    model = exported.model
 
     def shapes(items: list[onnx.ValueInfoProto]) -> dict[str, list[int | str]]:
         return {item.name: [dim.dim_param or dim.dim_value for dim in item.type.tensor_type.shape.dim] for item in items}
@@ -261,7 +258,7 @@ def test_onnx_interface_and_operators(exported: Exported) -> None:
 
 def test_onnx_holds_the_weights_of_the_head(exported: Exported) -> None:
     """The original's exporter put another network in V3's place, untrained. Branches are stripped, but for what corrects."""
-    found = {item.name: numpy_helper.to_array(item) for item in onnx.load(exported.path).graph.initializer}
+    found = {item.name: numpy_helper.to_array(item) for item in exported.model.graph.initializer}
     kernels = {name: item.detach().numpy() for name, item in exported.head.named_parameters() if item.ndim == 4}
     stripped = ("auxiliary.contour", "auxiliary.distance", "auxiliary.embedding")
     kept = {name: item for name, item in kernels.items() if not name.startswith(stripped)}

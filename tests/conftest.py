@@ -15,13 +15,3 @@ settings.load_profile("roiseg")
 def pytest_configure(config: pytest.Config) -> None:
     """Let pass the one warning that a dependency gives at each call: `pycocotools.mask.decode` predates numpy 2."""
     config.addinivalue_line("filterwarnings", "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what shares a finished run or a module's fixtures, when several processes share the tests."""
-    for item in items:
-        if item.get_closest_marker("xdist_group"):  # a module that shares nothing with the rest of its tier
-            continue
-        shared = next((tier for tier in ("real", "pipeline") if item.get_closest_marker(tier)), item.path.as_posix())
-        item.add_marker(pytest.mark.xdist_group(shared))

@@ -57,17 +57,16 @@ def test_precision(finished: Project, tmp_path: Path) -> None:
 def test_presets(finished: Project, tmp_path: Path) -> None:
     """A row for each preset with its costs, best first; what a file holds isn't trained again, nor mixed with other budgets."""
     out = tmp_path / "out.json"
-    options = ("--heads", "default", "roi_crop", "--seeds", "3", "--minutes", "0.001", "--jobs", "1")
-    found = bench(finished, out, "presets", *options)
+    options = ("--seeds", "3", "--minutes", "0.001", "--jobs", "1")
+    found = bench(finished, out, "presets", "--heads", "default", *options)
     assert found["default"]["epochs"] == 1
-    figures = found["roi_crop"]["seeds"]["3"]
+    figures = found["default"]["seeds"]["3"]
     assert figures["miou_fg_roi"] == pytest.approx((figures["iou_target_roi"] + figures["iou_nontarget_roi"]) / 2)
-    found["default"]["seeds"]["3"]["miou_fg_roi"] = 0.987
-    out.write_text(json.dumps(found))
-    said = finished.run("python", "-m", "bench.presets", *options, "--json", str(out))
-    first, *_ = [line.split(" | ") for line in said.splitlines() if line.startswith("| `")]
-    assert first[:2] == ["| `default`", "0.987"]
-    assert int(first[6].replace(",", "")) > 0
+    out.write_text(json.dumps(found | {"roi_crop": {**found["default"], "seeds": {"3": figures | {"miou_fg_roi": 0.987}}}}))
+    said = finished.run("python", "-m", "bench.presets", "--heads", "default", "roi_crop", *options, "--json", str(out))
+    rows = [line.split(" | ") for line in said.splitlines() if line.startswith("| `")]
+    assert [row[:2] for row in rows] == [["| `roi_crop`", "0.987"], ["| `default`", f"{figures['miou_fg_roi']:.3f}"]]
+    assert all(int(row[6].replace(",", "")) > 0 for row in rows)
     said = finished.run("python", "-m", "bench.presets", "--heads", "default", "--json", str(out), ok=False)
     assert "default was given 0.001 minutes, now --minutes is 5.0; name another file" in said
 

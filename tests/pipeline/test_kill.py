@@ -15,7 +15,7 @@ from stage_kill import Kill, Moment, Stage, copy, leavings, strike
 from roiseg.cache.reader import FeatureStore
 from roiseg.work import clean_finished
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("kill")]
+pytestmark = pytest.mark.pipeline
 
 logger = logging.getLogger(__name__)
 

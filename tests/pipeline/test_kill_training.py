@@ -15,7 +15,7 @@ from stage_kill import Kill, Moment, Stage, copy, leavings, strike
 from roiseg.train.checkpoint import by_epoch
 from roiseg.work import clean_finished
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("kill")]
+pytestmark = pytest.mark.pipeline
 
 logger = logging.getLogger(__name__)
 

@@ -61,7 +61,8 @@ def test_preset_list_says_what_each_is_and_sets() -> None:
         "loss boundary_width 3.0, boundary_weight 1.5, instance_sep_weight 2.0".split(),
     ]
     assert not any("_replace" in line for line in lines)
-    assert lines[lines.index("default: params.yaml as it stands.") + 1].startswith("dynamic_filter: ")
+    (default,) = [number for number, line in enumerate(lines) if line.startswith("default: params.yaml as it stands")]
+    assert lines[default + 1].startswith("dynamic_filter: "), "it sets nothing"
 
 
 def test_preset_show_prints_the_file() -> None:

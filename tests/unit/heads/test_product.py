@@ -126,19 +126,15 @@ def whole(side: Mapping[str, list[Any]], other: Mapping[str, list[Any]], family:
         }
 
 
-SPREAD = [pytest.param(family, marks=pytest.mark.xdist_group(f"product {family}")) for family in FAMILIES]
-"""Each family in a process of its own, where several share the tests."""
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("family", SPREAD)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_all_choices_in_front(family: str) -> None:
     for level in whole(FRONT, BEHIND, family):
         check(level)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", SPREAD)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_all_choices_behind(family: str) -> None:
     for level in whole(BEHIND, FRONT, family):
         check(level)

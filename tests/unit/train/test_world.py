@@ -67,7 +67,11 @@ def test_two_processes_learn_what_one_does(alone: Path, together: Path) -> None:
     assert [item.epoch for item in ones] == [item.epoch for item in twos] == [1, 2, 3]
     for one, two in zip(ones, twos, strict=True):
         assert two.metrics == pytest.approx(one.metrics, abs=0.005)
-        assert two.rows[-1] == pytest.approx(one.rows[-1], rel=1e-3, abs=0.005)
+        figures, expected = dict(two.rows[-1]), dict(one.rows[-1])
+        # A share of answers, which the smallest difference turns where two are as likely.
+        name = "train_boundary_accuracy"
+        assert figures.pop(name) == pytest.approx(expected.pop(name), abs=0.03)
+        assert figures == pytest.approx(expected, rel=1e-3, abs=0.005)
     fresh = load_checkpoint(alone / "head" / UNTRAINED)
     for name, weight in ones[0].live.items():
         moved = (weight - fresh.live[name]).norm()

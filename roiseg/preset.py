@@ -48,12 +48,12 @@ def what_it_sets(name: str) -> dict[str, str]:
     }
 
 
-def _flow(value: object) -> str:
-    """A value as YAML on one line."""
+def _flow(value: object, gap: str = " ") -> str:
+    """A value as YAML on one line, with `gap` after each comma and colon; without one it is an override as Hydra reads it."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+        return "{" + f",{gap}".join(f"{key}:{gap}{_flow(item, gap)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(_flow(item) for item in value) + "]"
+        return "[" + f",{gap}".join(_flow(item, gap) for item in value) + "]"
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -130,12 +130,4 @@ def _overrides(values: Mapping[str, Any], over: Mapping[str, Any], where: str) -
                 yield from (f"~{path}.{name}" for name in below if name not in value)
             yield from _overrides(below, {name: item for name, item in value.items() if name != "_replace"}, f"{path}.")
         elif key not in values or below != value:
-            yield f"{'' if key in values else '+'}{path}={_hydra(_unmarked(value))}"
-
-
-def _hydra(value: object) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_hydra(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(_hydra(item) for item in value) + "]"
-    return value if isinstance(value, str) else json.dumps(value)
+            yield f"{'' if key in values else '+'}{path}={_flow(_unmarked(value), gap='')}"

@@ -61,6 +61,7 @@ def test_further_boxes_are_asked_of_every_image_in_the_same_pass_over_the_featur
     has_roi = dataset.index._has_roi.copy()
     has_roi[start : start + len(dataset.index.people(without).boxes)] = False
     monkeypatch.setattr(dataset.index, "_has_roi", has_roi)
+    monkeypatch.delitem(vars(dataset.index), "rois_per_image")
     dataset = dataset.read_by(dataset.layers, dataset.mask_hw)
 
     def further(row: int) -> Floats:

@@ -16,6 +16,7 @@
     ├── WorkBusyError(BlockingIOError)     another process works on the same thing
     ├── CheckpointError(ValueError)
     ├── TrainingError(RuntimeError)
+    ├── PredictionError(ValueError)        what a head answered, or a file of it
     ├── PackageError(ImportError)          something was asked for whose package isn't installed
     └── ParityError(RuntimeError)          an exported model that disagrees with its source
 
@@ -85,6 +86,10 @@ class CheckpointError(RoisegError, ValueError):
 
 class TrainingError(RoisegError, RuntimeError):
     """Raised when training can't go on."""
+
+
+class PredictionError(RoisegError, ValueError):
+    """Raised when a head's answers aren't numbers, or a file of them can't be used."""
 
 
 class PackageError(RoisegError, ImportError):

@@ -107,6 +107,7 @@ class ImagePeople:
         image_hw: size of the image in pixels.
         annotation_ids: (P,) int64.
         boxes: (P, 4) xyxy, unit frame.
+        areas: (P,) float64, COCO's, square pixels of the image.
         has_roi: (P,) bool, false for people that only paint class 2.
         segmentations: P outlines.
     """
@@ -116,6 +117,7 @@ class ImagePeople:
     image_hw: HW
     annotation_ids: NDArray[np.int64]
     boxes: Floats
+    areas: Floats
     has_roi: NDArray[np.bool_]
     segmentations: Sequence[Segmentation]
 
@@ -187,6 +189,7 @@ class Index:
         self._boxes = people[["x0", "y0", "x1", "y1"]].to_numpy(dtype=np.float64)
         self._sizes = self.images[["height", "width"]].to_numpy(dtype=np.int64)
         self._ids = people["annotation_id"].to_numpy(dtype=np.int64)
+        self._areas = people["area"].to_numpy(dtype=np.float64)
         self._has_roi = people["drop_reason"].isna().to_numpy(dtype=bool)
 
     def __len__(self) -> int:
@@ -215,7 +218,14 @@ class Index:
         resize = Resize(image_hw, self.network_hw, self.mode)
         outlines = [Segmentation.from_json(text, resize) for text in self._outlines.texts(part.start, part.stop)]
         return ImagePeople(
-            row, int(self.image_ids[row]), image_hw, self._ids[part], self._boxes[part], self._has_roi[part], outlines
+            row,
+            int(self.image_ids[row]),
+            image_hw,
+            self._ids[part],
+            self._boxes[part],
+            self._areas[part],
+            self._has_roi[part],
+            outlines,
         )
 
     def resize(self, row: int) -> Resize:

@@ -1,4 +1,4 @@
-"""COCO files to person-only files, index tables, and the validation pictures that overlays are drawn on."""
+"""COCO files to person-only files, index tables, and the validation pictures that are drawn on."""
 
 import shutil
 from collections import Counter
@@ -12,6 +12,7 @@ from roiseg.errors import MissingImageError, ParamsError
 from roiseg.files import new_folder, write_json, write_parquet
 from roiseg.geometry import ResizeMode
 from roiseg.index import PEOPLE_PER_GROUP, TOO_SMALL, build_tables
+from roiseg.previews import PREVIEWS_FILE, write_previews
 from roiseg.types import HW
 
 SUBSETS: Mapping[Subset, int | None] = {"full": None, "500": 500, "100": 100}
@@ -66,14 +67,14 @@ def _count_distance(count: int, wanted: int) -> tuple[int, int]:
 
 
 def prepare(params: DataParams, network_hw: HW, mode: ResizeMode, annotations_out: Path, index_out: Path) -> dict[str, int]:
-    """Write the person-only JSONs, the index tables and the validation pictures.
+    """Write the person-only JSONs, the index tables, the validation pictures and the previews.
 
     Args:
         params: section `data`.
         network_hw: size of the network input, for the unit frame.
         mode: resize rule, likewise.
         annotations_out: folder for the JSONs (replaced whole).
-        index_out: folder for `{train,val}/{images,people}.parquet` and `val/pictures/` (replaced whole).
+        index_out: folder for `{train,val}/{images,people}.parquet`, `val/pictures/` and `val/previews.parquet` (replaced whole).
 
     Returns:
         Flat counts of what was kept and dropped, keys `{split}_{what}`.
@@ -81,6 +82,7 @@ def prepare(params: DataParams, network_hw: HW, mode: ResizeMode, annotations_ou
     Raises:
         AnnotationError: see `roiseg.coco.load_people`.
         MissingImageError: an image of a used subset isn't in its folder.
+        ImageReadError: a validation image can't be decoded, or has another size than its annotation says.
         ParamsError: the two splits would be prepared as one file.
     """
     counts: dict[str, int] = {}
@@ -106,6 +108,7 @@ def prepare(params: DataParams, network_hw: HW, mode: ResizeMode, annotations_ou
             write_parquet(index / name / "people.parquet", table, PEOPLE_PER_GROUP)
             if name == "val":
                 _copy_pictures(used, Path(split.images), params.fixed_images, index / name / "pictures")
+                write_previews(index / name / PREVIEWS_FILE, used, Path(split.images))
             reasons = Counter(table["drop_reason"].dropna())
             kinds = table["segmentation"].str.startswith("{")
             counts |= {f"{name}_{key}": value for key, value in people.counts.items()}

@@ -40,6 +40,7 @@ from roiseg.heads import parse_model
 from roiseg.heads.base import HeadParams
 from roiseg.index import Index, build_tables
 from roiseg.prepare import choose_pictures
+from roiseg.previews import PREVIEWS_FILE, write_previews
 from roiseg.sampler import Sampler, SamplerParams
 from roiseg.train.checkpoint import BEST, Checkpoint
 from roiseg.trained import HeadSections
@@ -261,6 +262,7 @@ def make_project(
         pixels = [np.asarray(cv2.imread(str(root / split / "images" / name)), dtype=np.uint8) for name in names]
         batches[split] = [int(item["id"]) for item in people.images], [to_input(item, extractor) for item in pixels]
         if split == "val":
+            write_previews(root / "index" / "val" / PREVIEWS_FILE, people, root / "val" / "images")
             for name in choose_pictures(people, ())[:2]:
                 write_bytes(root / "index" / "val" / "pictures" / name, (root / split / "images" / name).read_bytes())
     scales = {} if dtype == "float16" else _scales(Backbone(plain, "cpu", "float32"), batches["train"][1])

@@ -6,27 +6,17 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from roiseg.evaluate.figures import save_figure
 from roiseg.evaluate.metrics import ious
 from roiseg.files import write_bytes
 from roiseg.masks import CLASS_NAMES, NON_TARGET, TARGET
 
 SIZE_EDGES_PX = (0, 16, 32, 64, 96, 128, 192, 256, 384, 1_000_000)
 """Classes of the longer side of a person's box, in image pixels."""
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """A PNG with stable bytes: no date, no version of the library."""
-    buffer = io.BytesIO()
-    with mpl.rc_context({"font.size": 9}):
-        FigureCanvasAgg(figure)
-        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
 
 
 def confusion_picture(confusion: NDArray[np.int64], path: Path) -> None:
@@ -52,10 +42,10 @@ def confusion_picture(confusion: NDArray[np.int64], path: Path) -> None:
     save_figure(figure, path)
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """A CSV with the keys of the first row as its head."""
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> None:
+    """A CSV with these columns, or with the keys of the first row as its head."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer = csv.DictWriter(text, columns or (list(rows[0]) if rows else []), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_bytes(path, text.getvalue().encode())

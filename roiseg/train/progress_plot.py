@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from roiseg.evaluate.plots import save_figure
+from roiseg.evaluate.figures import save_figure
 from roiseg.train.curves import points
 
 NAME = "training_progress.png"

@@ -15,7 +15,7 @@ TALKS_ONLY = {"roiseg/console.py", "roiseg/errors.py", "roiseg/progress.py"}
 LAYERS = [
     {"errors", "types"},
     {"params", "geometry", "masks", "files", "progress"},
-    {"work", "coco", "index", "extractor", "cache", "prepare", "analyze", "sample", "calibrate", "backbone", "preset"},
+    {"work", "coco", "index", "extractor", "cache", "previews", "prepare", "analyze", "sample", "calibrate", "backbone", "preset"},
     {"dataset", "batches", "sampler", "shares", "balance", "noise"},
     {"nn", "heads", "losses"},
     {"train", "evaluate", "trained"},

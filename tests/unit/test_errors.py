@@ -24,6 +24,7 @@ BUILTIN = {
     "WorkBusyError": BlockingIOError,
     "CheckpointError": ValueError,
     "TrainingError": RuntimeError,
+    "PredictionError": ValueError,
     "PackageError": ImportError,
     "ParityError": RuntimeError,
 }

@@ -212,6 +212,7 @@ def test_index_there_and_back(tmp_path: Path, drawn: People, mode: ResizeMode) -
         assert (found.row, found.image_id, found.image_hw) == (row, image["id"], (image["height"], image["width"]))
         assert found.annotation_ids.tolist() == [item["id"] for item in group]
         assert found.has_roi.tolist() == [min(item["bbox"][2:]) >= 14 for item in group]
+        assert found.areas.tolist() == [item["area"] for item in group]
         assert found.roi_numbers.tolist() == [number for number, has in enumerate(found.has_roi) if has]
         assert index.rois_per_image[row] == found.has_roi.sum()
         resize = index.resize(row)

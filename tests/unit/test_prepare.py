@@ -5,14 +5,17 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 from data_factory import CATEGORIES, coco, data_params, image_record, make_coco, person_record, rectangle, write_coco
 
 from roiseg import prepare as module
 from roiseg.coco import DROP_REASONS, People, load_people
-from roiseg.errors import AnnotationError, MissingImageError, ParamsError
+from roiseg.errors import AnnotationError, ImageReadError, MissingImageError, ParamsError
 from roiseg.prepare import check_images, choose_pictures, prepare
+from roiseg.previews import Previews
 
 NETWORK_HW = (64, 96)
 
@@ -106,7 +109,7 @@ def test_prepare_writes_every_file(tmp_path: Path, sets: tuple[Path, Path]) -> N
     assert sorted(files_in(tmp_path / "ann")) == sorted(parts)
     pictures = [f"val/pictures/{name}" for name in fixed]
     tables = [f"{split}/{name}.parquet" for split in ("train", "val") for name in ("images", "people")]
-    assert sorted(files_in(tmp_path / "index")) == sorted([*pictures, *tables])
+    assert sorted(files_in(tmp_path / "index")) == sorted([*pictures, *tables, "val/previews.parquet"])
     for name in fixed:
         source = sets[1].parent / "images" / name
         assert (tmp_path / "index" / "val" / "pictures" / name).read_bytes() == source.read_bytes()
@@ -177,9 +180,10 @@ def test_picture_in_a_subfolder_is_copied(tmp_path: Path) -> None:
     path = write_coco(tmp_path / "set" / "a.json", coco([image], [person_record(1, 5, rectangle(2, 2, 20, 30))]))
     source = tmp_path / "set" / "images" / "part" / "a.png"
     source.parent.mkdir(parents=True)
-    source.write_bytes(b"picture")
+    cv2.imwrite(str(source), np.zeros((48, 64, 3), dtype=np.uint8))
     prepare(data_params(path, path), NETWORK_HW, "stretch", tmp_path / "ann", tmp_path / "index")
-    assert (tmp_path / "index" / "val" / "pictures" / "part" / "a.png").read_bytes() == b"picture"
+    assert (tmp_path / "index" / "val" / "pictures" / "part" / "a.png").read_bytes() == source.read_bytes()
+    assert Previews(tmp_path / "index" / "val" / "previews.parquet").picture(5).shape == (48, 64, 3)
 
 
 def test_splits_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -189,7 +193,7 @@ def test_splits_of_one_name_are_refused(tmp_path: Path) -> None:
         prepare(data_params(train, val), NETWORK_HW, "stretch", tmp_path / "ann", tmp_path / "index")
 
 
-@pytest.mark.parametrize("fault", ["annotation", "image"])
+@pytest.mark.parametrize("fault", ["annotation", "image", "bytes"])
 def test_prepare_that_fails_leaves_the_old_outs(tmp_path: Path, sets: tuple[Path, Path], fault: str) -> None:
     outs = tmp_path / "out" / "ann", tmp_path / "out" / "index"
     prepare(data_params(*sets), NETWORK_HW, "stretch", *outs)
@@ -198,6 +202,11 @@ def test_prepare_that_fails_leaves_the_old_outs(tmp_path: Path, sets: tuple[Path
     if fault == "image":
         next((tmp_path / "bad" / "images").iterdir()).unlink()
         with pytest.raises(MissingImageError, match="1 of 2 images"):
+            prepare(data_params(sets[0], bad), NETWORK_HW, "stretch", *outs)
+    elif fault == "bytes":
+        first = min((tmp_path / "bad" / "images").iterdir())
+        first.write_bytes(first.read_bytes()[:200])
+        with pytest.raises(ImageReadError, match=rf"{first.name}: the image is truncated \(200 bytes\); fetch it again"):
             prepare(data_params(sets[0], bad), NETWORK_HW, "stretch", *outs)
     else:
         data = json.loads(bad.read_text())

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from roiseg.evaluate.metrics import ious
+from roiseg.evaluate.confusion import ious
 from roiseg.files import write_bytes
 from roiseg.masks import CLASS_NAMES, NON_TARGET, TARGET
 

@@ -15,7 +15,6 @@ from roiseg.coco import load_prepared
 from roiseg.dataset import RoiDataset
 from roiseg.evaluate.coco_eval import oracle_box_ap
 from roiseg.evaluate.infer import Prediction, Score, predictions
-from roiseg.evaluate.metrics import with_baseline
 from roiseg.evaluate.overlays import write_png
 from roiseg.evaluate.pictures import draw_validation, load_fixed, target_mask
 from roiseg.evaluate.plots import confusion_picture, iou_by_size, size_picture, write_rows
@@ -117,7 +116,7 @@ def evaluate(
     for result in results:
         result["category_id"] = people.category["id"]
     figures = {
-        **with_baseline(score.metrics, score.without_two),
+        **score.figures(),
         **oracle_box_ap(people, results),
         "images": len(dataset.rows),
         "rois": rois,

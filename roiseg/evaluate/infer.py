@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from roiseg.batches import Batch, Loading, dequantise, whole_batches
 from roiseg.dataset import RoiDataset
-from roiseg.evaluate.metrics import MaskMetrics
+from roiseg.evaluate.baselines import NEVER_CLASS_2, beside
+from roiseg.evaluate.confusion import MaskMetrics
 from roiseg.geometry import Floats
 from roiseg.nn.outputs import HeadOutput
 
@@ -150,3 +151,7 @@ class Score:
         labels = prediction.batch.targets.labels.numpy()
         self.metrics.add(prediction.classes, labels)
         self.without_two.add(prediction.classes_without_two, labels)
+
+    def figures(self) -> dict[str, float]:
+        """Those of arg-max over all classes, and beside them those of arg-max over background and target only."""
+        return self.metrics.figures() | beside(NEVER_CLASS_2, self.without_two.figures())

@@ -1,7 +1,5 @@
 """Boundary AP (Cheng et al., "Boundary IoU", 2021): mask AP that asks for the outline too, as faster-coco-eval draws it."""
 
-import importlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,12 +8,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 
 from roiseg.errors import PackageError
-from roiseg.evaluate.coco_truth import Json
 
 DILATION = 0.02
 """Width of the outline as a share of the image's diagonal, the published one."""
-
-PACKAGE = "faster_coco_eval"
 
 
 def boundary_protocol() -> type[COCOeval]:
@@ -28,11 +23,11 @@ def boundary_protocol() -> type[COCOeval]:
         PackageError: faster-coco-eval isn't installed.
     """
     try:
-        to_outline: Callable[[Json, float], Json] = importlib.import_module(f"{PACKAGE}.mask").rleToBoundary
+        from faster_coco_eval import mask as outlines
     except ImportError as error:
         raise PackageError(
-            f"evaluate.boundary_ap is true, but {error.name or PACKAGE!r} isn't installed; run `uv sync --extra boundary` "
-            "(or `pip install faster-coco-eval`), or set evaluate.boundary_ap to false"
+            f"evaluate.boundary_ap is true, but {error.name or 'faster_coco_eval'!r} isn't installed; run "
+            "`uv sync --extra boundary` (or `pip install faster-coco-eval`), or set evaluate.boundary_ap to false"
         ) from error
 
     class _BoundaryEval(COCOeval):  # type: ignore[misc]
@@ -42,9 +37,11 @@ def boundary_protocol() -> type[COCOeval]:
                 return whole
             people, results = self._gts[imgId, catId], self._dts[imgId, catId]
             order = np.argsort([-item["score"] for item in results], kind="mergesort")[: self.params.maxDets[-1]]
-            outlines = [to_outline(item["segmentation"], DILATION) for item in (*people, *(results[place] for place in order))]
-            drawn, annotated = outlines[len(people) :], outlines[: len(people)]
-            found: NDArray[np.float64] = np.minimum(whole, coco_mask.iou(drawn, annotated, [0] * len(people)))
+            drawn = [
+                outlines.rleToBoundary(item["segmentation"], DILATION) for item in (*people, *(results[place] for place in order))
+            ]
+            ious = coco_mask.iou(drawn[len(people) :], drawn[: len(people)], [0] * len(people))
+            found: NDArray[np.float64] = np.minimum(whole, ious)
             return found
 
     return _BoundaryEval

@@ -121,7 +121,8 @@ def test_nobody_to_find() -> None:
     found = added(people, [mask_result(5, PERSON_ID, 0.5, np.ones((48, 64), dtype=bool))])
     assert found.figures("") == {}
     assert found.curves() == []
-    assert found.ap is found.interval(0, 10) is None
+    assert found.ap is None
+    assert found.interval(0, 10) is None
 
 
 def test_an_image_that_is_never_added_is_missed() -> None:
@@ -220,8 +221,7 @@ def test_an_image_drawn_twice_counts_as_two_images(monkeypatch: pytest.MonkeyPat
     expected = added(People(images, annotations, people.category), copies).ap
     found = added(people, results)
     monkeypatch.setattr(np.random, "default_rng", lambda _seed: Fixed())
-    interval = found.interval(0, 1)
-    assert interval == (pytest.approx(expected, abs=1e-12),) * 2
+    assert found.interval(0, 1) == pytest.approx((expected, expected), abs=1e-12)
     assert expected != found.ap
 
 

@@ -32,7 +32,7 @@ ERROR_COLOURS: Mapping[tuple[int, int], tuple[Colour, str]] = {
     (BACKGROUND, TARGET): ((0, 225, 255), "false target"),
     (TARGET, NON_TARGET): ((225, 80, 225), "target taken for another person"),
     (NON_TARGET, TARGET): ((0, 140, 255), "another person taken for the target"),
-    (NON_TARGET, BACKGROUND): ((255, 120, 60), "missed other person"),
+    (NON_TARGET, BACKGROUND): ((255, 80, 110), "missed other person"),
     (BACKGROUND, NON_TARGET): ((255, 230, 110), "false other person"),
 }
 """(annotated, predicted) -> BGR colour and name of the error. What concerns the target is warm, what doesn't is cold."""

@@ -11,6 +11,7 @@ import numpy as np
 from roiseg.evaluate.labels import DIGIT_PX, SHEET_PX, text_size, write
 from roiseg.evaluate.overlays import Picture, draw_heat
 from roiseg.evaluate.palette import Colour
+from roiseg.types import HW
 
 GROUND = 32
 """Grey level between the pictures."""
@@ -40,6 +41,15 @@ def widened(picture: Picture, width: int) -> Picture:
     """A picture with ground to its right, at least `width` wide."""
     missing = max(width - picture.shape[1], 0)
     return np.concatenate([picture, ground(picture.shape[0], missing)], axis=1)
+
+
+def framed(picture: Picture, room_hw: HW) -> Picture:
+    """A picture in the middle of a room of ground, which it must fit into."""
+    height, width = picture.shape[:2]
+    top, left = (room_hw[0] - height) // 2, (room_hw[1] - width) // 2
+    canvas = ground(*room_hw)
+    canvas[top : top + height, left : left + width] = picture
+    return canvas
 
 
 def text_line(text: str) -> Picture:

@@ -60,21 +60,18 @@ class Detections:
         return len(self.scores)
 
 
-def read_detections_of(source: str | None, stored: Path, index: Index, category_id: int) -> Detections:
+def load_detections(path: Path, index: Index, category_id: int) -> Detections:
     """The boxes to run a head on.
 
     Args:
-        source: param `evaluate.detections`: a COCO results JSON; None: what extract wrote.
-        stored: `data/detections/{split}.parquet`.
+        path: param `evaluate.detections`: what extract wrote, or a COCO results JSON.
         index: tables of the split.
         category_id: of people, in the annotations and in the results.
 
     Raises:
         ResultsError: missing, broken, or of other images.
     """
-    if source is not None:
-        return results_detections(Path(source), index, category_id)
-    return stored_detections(stored, index)
+    return results_detections(path, index, category_id) if path.suffix == ".json" else stored_detections(path, index)
 
 
 def stored_detections(path: Path, index: Index) -> Detections:

@@ -92,7 +92,13 @@ def run_head(head: nn.Module, features: Mapping[str, Tensor], boxes: Tensor) -> 
 
 @torch.no_grad()
 def predictions(
-    head: nn.Module, dataset: RoiDataset, device: torch.device, loading: Loading, further: Further | None = None
+    head: nn.Module,
+    dataset: RoiDataset,
+    device: torch.device,
+    loading: Loading,
+    *,
+    rows: Sequence[int] | None = None,
+    further: Further | None = None,
 ) -> Iterator[Prediction]:
     """Answers for every ROI of a split, in row order; features are read once.
 
@@ -101,12 +107,11 @@ def predictions(
         dataset: the split.
         device: where the head is.
         loading: batch size and threads.
-        further: row -> (F, 4) xyxy in the unit frame, boxes that aren't annotated; with it, images without ROIs are asked about
-            too. None: annotated ROIs only.
+        rows: which images; None: those that have ROIs.
+        further: row -> (F, 4) xyxy in the unit frame, boxes that aren't annotated; None: annotated ROIs only.
     """
     scales = {name: torch.from_numpy(values) for name, values in dataset.store.scales.items()}
     floats: dict[str, Tensor] = {}
-    rows = range(len(dataset.index)) if further else None
     for batch in whole_batches(dataset, loading, rows):
         features = dequantise(batch.features, scales, device, floats)
         logits = run_head(head, features, batch.boxes.to(device))

@@ -69,7 +69,7 @@ def test_further_boxes_are_asked_of_every_image_in_the_same_pass_over_the_featur
             return np.array([[0.1, 0.2, 0.6, 0.9]])
         return dataset.index.people(row).boxes[dataset.index.people(row).roi_numbers]
 
-    found = list(predictions(head, dataset, device, Loading(2, 1, 1), further))
+    found = list(predictions(head, dataset, device, Loading(2, 1, 1), rows=range(len(dataset.index)), further=further))
     assert [row for item in found for row in item.batch.rows] == list(range(len(dataset.index)))
     seen = 0
     for item in found:

@@ -1,14 +1,13 @@
-"""What a head is compared with: masks that a box alone gives, and the head's own if there were no other people for it."""
+"""Masks that a box alone gives, at the size of the image: what a head's mask AP is compared with."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from torch import Tensor
 
 from roiseg.evaluate.coco_truth import Json
 from roiseg.evaluate.results import mask_result
 from roiseg.geometry import Floats
-from roiseg.masks import NON_TARGET, Bools
+from roiseg.masks import Bools
 from roiseg.types import HW
 
 
@@ -64,19 +63,3 @@ def box_results(
     """
     draw = BOX_MASKS[baseline]
     return [mask_result(image_id, category_id, score, draw(box, image_hw)) for box, score in zip(boxes_image, scores, strict=True)]
-
-
-def without_class_2(probabilities: Tensor) -> Tensor:
-    """The same head if it never predicted other people: a cell is target where target is likelier than background.
-
-    What class 2 had goes to nobody, so that scores are those of the same target probabilities.
-
-    Args:
-        probabilities: (R, 3, h, w), softmaxed.
-
-    Returns:
-        (R, 3, h, w), for `target_mask`.
-    """
-    kept = probabilities.clone()
-    kept[:, NON_TARGET] = 0
-    return kept

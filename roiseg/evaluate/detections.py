@@ -78,12 +78,14 @@ def stored_detections(path: Path, index: Index) -> Detections:
     """What extract wrote; without boxes where the ONNX has none (`extractor.detections: null`).
 
     Raises:
-        ResultsError: missing, without a column, or of other images than the index.
+        ResultsError: missing, broken, without a column, or of other images than the index.
     """
     try:
         table = pd.read_parquet(path)
     except FileNotFoundError as error:
         raise ResultsError(f"{path}: no detections there; run `dvc repro extract`, or `dvc pull {path}`") from error
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{path}: can't be read as Parquet ({error}); run `dvc repro extract`") from error
     lacking = [name for name in COLUMNS if name not in table]
     if lacking:
         raise ResultsError(f"{path}: has no column {lacking[0]!r}, expected {', '.join(COLUMNS)}; run `dvc repro extract`")

@@ -144,7 +144,8 @@ def check_results(truth: Truth, results: Iterable[Json], wanted: Collection[int]
     count = 0
     for result in results:
         count += 1
-        missing.discard(result.get("annotation_id", -1))
+        if isinstance(result.get("annotation_id"), int):
+            missing.discard(result["annotation_id"])
         fault = truth.fault(result) or _runs_fault(truth, result)
         if fault is not None:
             kinds[fault[0]] += 1

@@ -1,12 +1,10 @@
-"""Tests of roiseg.evaluate.baseline_masks: pixels by hand, on images that aren't square, and a head without class 2."""
+"""Tests of roiseg.evaluate.baseline_masks: pixels by hand, on images that aren't square."""
 
 import numpy as np
 import pytest
-import torch
 from pycocotools import mask as coco_mask
 
-from roiseg.evaluate.baseline_masks import BOX_MASKS, box_mask, box_results, ellipse_mask, without_class_2
-from roiseg.evaluate.pictures import target_mask
+from roiseg.evaluate.baseline_masks import BOX_MASKS, box_mask, box_results, ellipse_mask
 
 
 def test_box_holds_the_pixels_whose_centre_it_holds() -> None:
@@ -50,17 +48,3 @@ def test_results_of_an_image() -> None:
         for box, item in zip(boxes, results, strict=True):
             np.testing.assert_array_equal(coco_mask.decode(item["segmentation"]).astype(bool), draw(box, (5, 8)))
     assert box_results("whole_box", 7, 18, (5, 8), np.zeros((0, 4)), []) == []
-
-
-def test_without_class_2_the_likelier_of_background_and_target_wins() -> None:
-    """Where a pixel is a cell nothing is interpolated."""
-    probabilities = torch.randn(2, 3, 5, 8, generator=torch.Generator().manual_seed(0)).mul(3).softmax(dim=1)
-    kept = probabilities.clone()
-    found = without_class_2(probabilities)
-    for one, whole in zip(found, probabilities, strict=True):
-        mask, score = target_mask(one, np.array([0.0, 0.0, 8.0, 5.0]), (5, 8))
-        won = whole[1] > whole[0]
-        np.testing.assert_array_equal(mask, won.numpy())
-        assert score == pytest.approx(float(whole[1][won].mean()))
-        assert mask.sum() > target_mask(whole, np.array([0.0, 0.0, 8.0, 5.0]), (5, 8))[0].sum()
-    assert torch.equal(probabilities, kept)

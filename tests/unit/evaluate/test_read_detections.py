@@ -202,6 +202,9 @@ def test_stored_boxes_that_cant_be_used(tmp_path: Path) -> None:
         ResultsError, match=r"1 of 2 boxes hold a number that isn't finite, such as one of image 9; run `dvc repro extract`"
     ):
         stored_detections(path, index)
+    (tmp_path / "torn.parquet").write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ResultsError, match=r"torn\.parquet: can't be read as Parquet \(.*\); run `dvc repro extract`"):
+        stored_detections(tmp_path / "torn.parquet", index)
     write_parquet(path, pd.read_parquet(path).drop(columns="score"))
     with pytest.raises(
         ResultsError, match=r"has no column 'score', expected row, image_id, x0, y0, x1, y1, score; run `dvc repro extract`"

@@ -40,19 +40,20 @@ class Chart:
         name: of its file.
         title: what it shows.
         description: how it is read, a sentence.
-        figure: None where `missing` says why.
-        missing: a sentence; empty where there is a figure.
+        draw: makes its figure, anew for each file: a figure that was laid out once is laid out a little differently the next time.
+            None where `missing` says why.
+        missing: a sentence; empty where there is something to draw.
     """
 
     name: str
     title: str
     description: str
-    figure: Figure | None
+    draw: Callable[[], Figure] | None
     missing: str = ""
 
     def svg(self) -> str:
         """As an element of a page; empty where there is nothing to draw."""
-        return svg_text(self.figure, self.name, f"{self.title}. {self.description}") if self.figure else ""
+        return svg_text(self.draw(), self.name, f"{self.title}. {self.description}") if self.draw else ""
 
 
 def draw_charts(curves: Curves, confusion: NDArray[np.int64]) -> list[Chart]:
@@ -108,12 +109,16 @@ def draw_charts(curves: Curves, confusion: NDArray[np.int64]) -> list[Chart]:
 def _chart(name: str, title: str, text: str, rows: Rows, draw: Callable[[Axes, Rows], None], missing: str) -> Chart:
     if not rows:
         return Chart(name, title, text, None, missing)
+    return Chart(name, title, text, lambda: _figure(title, lambda axes: draw(axes, rows)))
+
+
+def _figure(title: str, draw: Callable[[Axes], None]) -> Figure:
     with style():
         figure = Figure(figsize=INCH, layout="constrained")
         axes = figure.subplots()
-        draw(axes, rows)
+        draw(axes)
         axes.set_title(title)
-    return Chart(name, title, text, figure)
+    return figure
 
 
 def _confusion_chart(name: str, title: str, classes: Sequence[int], confusion: NDArray[np.int64]) -> Chart:
@@ -121,11 +126,8 @@ def _confusion_chart(name: str, title: str, classes: Sequence[int], confusion: N
     text = "Rows are annotated, columns are predicted: pixels, and their share of the annotated class."
     if not part.sum():
         return Chart(name, title, text, None, "There are no pixels of these classes, so there is nothing to draw.")
-    with style():
-        figure = Figure(figsize=INCH, layout="constrained")
-        _draw_confusion(figure.subplots(), part, [CLASS_NAMES[label].replace("_", "-") for label in classes])
-        figure.axes[0].set_title(title)
-    return Chart(name, title, text, figure)
+    names = [CLASS_NAMES[label].replace("_", "-") for label in classes]
+    return Chart(name, title, text, lambda: _figure(title, lambda axes: _draw_confusion(axes, part, names)))
 
 
 def _draw_confusion(axes: Axes, confusion: NDArray[np.int64], names: Sequence[str]) -> None:
@@ -165,7 +167,7 @@ def _draw_histogram(axes: Axes, rows: Rows) -> None:
 
 
 def _draw_calibration(axes: Axes, rows: Rows) -> None:
-    said, so, pixels = (np.array(_column(rows, name)) for name in ("probability", "share_target", "pixels"))
+    said, so, pixels = (np.array(_column(rows, name)) for name in ("probability", "share", "pixels"))
     width = 0.9 / max(len(rows), 10)
     axes.bar(said, pixels / pixels.max() * 0.25, width, color=GREY, alpha=0.4, label="pixels (tallest bar: 0.25)")
     axes.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1)
@@ -202,5 +204,5 @@ def _column(rows: Sequence[Row], name: str) -> list[float]:
 def write_charts(folder: Path, charts: Sequence[Chart]) -> None:
     """A PNG of every chart that there is, named as the chart."""
     for chart in charts:
-        if chart.figure is not None:
-            save_figure(chart.figure, folder / f"{chart.name}.png")
+        if chart.draw is not None:
+            save_figure(chart.draw(), folder / f"{chart.name}.png")

@@ -1,6 +1,6 @@
 """The points of all charts of an evaluation, as rows of tables that DVC draws and lays over those of other revisions.
 
-Symbols: R ROIs, B bins of probability.
+Symbols: R ROIs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,18 +23,13 @@ DIGITS = 6
 """Decimals in a table."""
 
 
-def precision_recall_rows(curves: Mapping[str, Floats]) -> list[Row]:
-    """Points of precision-recall curves, at evenly spaced recalls from 0 to 1.
+def precision_recall_rows(sources: Mapping[str, Rows]) -> list[Row]:
+    """Curves of several sources in one table, each under the name of its source too.
 
     Args:
-        curves: name -> (T,) precision; pycocotools gives T = 101 and -1 where it has nothing to say.
+        sources: where the boxes are from, such as "oracle box" -> rows of `curve`, `recall`, `precision`.
     """
-    rows: list[Row] = []
-    for name, precision in curves.items():
-        recalls = np.linspace(0, 1, len(precision))
-        points = zip(recalls.tolist(), precision.tolist(), strict=True)
-        rows += [_rounded({"curve": name, "recall": recall, "precision": value}) for recall, value in points if value >= 0]
-    return rows
+    return [{**row, "curve": f"{source}, {row['curve']}"} for source, rows in sources.items() for row in rows]
 
 
 def iou_histogram_rows(ious: Floats, labels: Mapping[str, NDArray[np.str_]], order: Mapping[str, Sequence[str]]) -> list[Row]:
@@ -73,18 +68,6 @@ def iou_histogram_rows(ious: Floats, labels: Mapping[str, NDArray[np.str_]], ord
     return rows
 
 
-def calibration_rows(probabilities: Floats, shares: Floats, pixels: NDArray[np.int64]) -> list[Row]:
-    """Points of the reliability diagram (DeGroot & Fienberg 1983): what was said against what was so.
-
-    Args:
-        probabilities: (B,) mean predicted probability of the target in each bin.
-        shares: (B,) share of the bin's pixels that are target.
-        pixels: (B,) pixels in each bin; empty bins have no point.
-    """
-    points = zip(probabilities.tolist(), shares.tolist(), pixels.tolist(), strict=True)
-    return [_rounded({"probability": said, "share_target": so, "pixels": count}) for said, so, count in points if count]
-
-
 BREAKDOWN_FIGURES = ("iou_target_roi", "iou_nontarget_roi", "miou_fg_roi", "f1_target", "boundary_iou_crop", "detection_rate_50")
 
 
@@ -115,7 +98,7 @@ class Curves:
     Attributes:
         pr: see `precision_recall_rows`.
         iou_histogram: see `iou_histogram_rows`.
-        calibration: see `calibration_rows`.
+        calibration: see `roiseg.evaluate.calibration`; points of the reliability diagram (DeGroot & Fienberg 1983).
         breakdown: see `breakdown_rows`.
     """
 
@@ -128,7 +111,7 @@ class Curves:
 COLUMNS: Mapping[str, Sequence[str]] = {
     "pr": ("curve", "recall", "precision"),
     "iou_histogram": ("group", "stratum", "iou", "share", "rois"),
-    "calibration": ("probability", "share_target", "pixels"),
+    "calibration": ("low", "high", "probability", "share", "pixels"),
     "breakdown": ("group", "stratum", "figure", "value", "rois"),
 }
 

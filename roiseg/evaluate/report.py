@@ -54,6 +54,12 @@ AP_LABELS: Mapping[str, str] = {
     "ap_small": "AP of small people",
     "ap_medium": "AP of medium people",
     "ap_large": "AP of large people",
+    "ar_1": "AR with 1 result an image",
+    "ar_10": "AR with 10 results an image",
+    "ar": "AR with 100 results an image",
+    "ar_small": "AR of small people",
+    "ar_medium": "AR of medium people",
+    "ar_large": "AR of large people",
     "boundary_ap": "boundary AP",
 }
 """End of a key, and what it is; others are shown as they are called."""

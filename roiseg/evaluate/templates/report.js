@@ -13,9 +13,10 @@
       card.hidden = groups.some((group) => wanted.get(group) && wanted.get(group) !== card.dataset[group]);
       shown += card.hidden ? 0 : 1;
     }
-    const order = cards.map((card, at) => [Number(card.dataset.iou), at, card]);
-    order.sort((a, b) => sign * (a[0] - b[0]) || a[1] - b[1]);
-    place.append(...order.map((item) => item[2]));
+    const found = cards.map((card, at) => [Number(card.dataset.iou), at, card]);
+    found.sort((a, b) => sign * (a[0] - b[0]) || a[1] - b[1]);
+    // A card that is moved loses the focus.
+    if (found.some((item, at) => item[2] !== place.children[at])) place.append(...found.map((item) => item[2]));
     form.querySelector("output").value = `${shown} of ${cards.length} shown`;
     document.getElementById("none-left").hidden = shown > 0;
   };

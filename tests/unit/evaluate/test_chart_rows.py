@@ -1,0 +1,78 @@
+"""Tests of roiseg.evaluate.curves: rows by hand, and their CSVs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from case_factory import no_curves, some_curves
+
+from roiseg.evaluate.curves import (
+    BREAKDOWN_FIGURES,
+    COLUMNS,
+    breakdown_rows,
+    iou_histogram_rows,
+    precision_recall_rows,
+    write_curves,
+)
+from roiseg.evaluate.strata import GROUPS
+
+TEMPLATES = Path(__file__).parents[3] / ".dvc" / "plots"
+
+
+def test_histogram_by_hand() -> None:
+    ious = np.array([0.0, 0.049, 0.05, 1.0, 0.5, np.nan, 0.5])
+    labels = {"size": np.array(["small", "small", "small", "small", "large", "large", "large"])}
+    rows = iou_histogram_rows(ious, labels, {"size": ("small", "medium", "large")})
+    assert [row["stratum"] for row in rows] == ["size: small"] * 20 + ["size: large"] * 20
+    assert [row["iou"] for row in rows[:3]] == [0.025, 0.075, 0.125]
+    found = {(row["stratum"], row["iou"]): row["share"] for row in rows if row["share"]}
+    assert found == {
+        ("size: small", 0.025): 0.5,
+        ("size: small", 0.075): 0.25,
+        ("size: small", 0.975): 0.25,
+        ("size: large", 0.525): 1.0,
+    }
+    assert {row["rois"] for row in rows[20:]} == {2}, "one of three has no IoU"
+    assert iou_histogram_rows(ious[:0], {"size": labels["size"][:0]}, {"size": ("small",)}) == []
+
+
+def test_curves_of_two_sources() -> None:
+    row = {"curve": "iou_50", "recall": 0.5, "precision": 0.25}
+    found = precision_recall_rows({"oracle box": [row], "detector box": [row]})
+    assert found == [row | {"curve": "oracle box, iou_50"}, row | {"curve": "detector box, iou_50"}]
+    assert precision_recall_rows({"oracle box": [], "detector box": []}) == []
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_breakdown_has_a_row_for_each_figure(nothing: float | None) -> None:
+    item = {"group": "size", "stratum": "small", "rois": 3, "images": 2, "iou_target_roi": 0.12345678, "iou_nontarget_roi": nothing}
+    assert breakdown_rows([item]) == [
+        {"group": "size", "stratum": "size: small", "figure": "iou_target_roi", "value": 0.123457, "rois": 3}
+    ]
+
+
+def test_csv_of_every_table(tmp_path: Path) -> None:
+    write_curves(tmp_path / "some", some_curves())
+    write_curves(tmp_path / "none", no_curves())
+    for name, columns in COLUMNS.items():
+        head = ",".join(columns) + "\n"
+        assert (tmp_path / "none" / f"{name}.csv").read_text() == head
+        assert (tmp_path / "some" / f"{name}.csv").read_text().startswith(head)
+    assert (tmp_path / "some" / "calibration.csv").read_text().splitlines()[1:] == ["0.0,0.5,0.2,0.1,40", "0.5,1.0,0.9,0.8,60"]
+    assert len(list((tmp_path / "some").iterdir())) == len(COLUMNS)
+
+
+def template(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((TEMPLATES / f"{name}.json").read_text())
+    return found
+
+
+def test_templates_show_strata_and_figures_in_their_order() -> None:
+    strata = [f"{group}: {stratum}" for group in ("size", "crowdedness") for stratum in GROUPS[group]]
+    assert template("histograms")["facet"]["sort"] == strata
+    assert template("breakdown")["facet"]["sort"] == list(BREAKDOWN_FIGURES)
+    assert template("histograms")["facet"]["field"] in COLUMNS["iou_histogram"]
+    assert template("breakdown")["facet"]["field"] in COLUMNS["breakdown"]
+    assert template("precision_recall")["encoding"]["color"]["field"] in COLUMNS["pr"]

@@ -30,6 +30,7 @@ from roiseg.cache.reader import FeatureStore
 from roiseg.cache.writer import StoreWriter
 from roiseg.coco import People, load_people, people_per_image, to_coco
 from roiseg.dataset import DatasetParams, RoiDataset
+from roiseg.evaluate.detections import COLUMNS
 from roiseg.export.export import ExportInputs, ExportParams, ExportPaths, export, real_cases
 from roiseg.extractor.graph import cut
 from roiseg.extractor.images import to_input
@@ -193,6 +194,10 @@ class Project:
         """The person-only JSON of a split."""
         return self.root / "annotations" / f"{split}.json"
 
+    def detections(self, split: str) -> Path:
+        """What extract writes of a detector that gives no boxes."""
+        return self.root / "detections" / f"{split}.parquet"
+
     def image(self, split: str, name: str) -> Path:
         """An image file."""
         return self.root / split / "images" / name
@@ -261,6 +266,8 @@ def make_project(
         names = [str(item["file_name"]) for item in people.images]
         pixels = [np.asarray(cv2.imread(str(root / split / "images" / name)), dtype=np.uint8) for name in names]
         batches[split] = [int(item["id"]) for item in people.images], [to_input(item, extractor) for item in pixels]
+        no_boxes = {name: np.zeros(0, dtype=kind) for name, kind in zip(COLUMNS, "qqddddd", strict=True)}
+        write_parquet(root / "detections" / f"{split}.parquet", pd.DataFrame(no_boxes))
         if split == "val":
             write_previews(root / "index" / "val" / PREVIEWS_FILE, people, root / "val" / "images")
             for name in choose_pictures(people, ())[:2]:

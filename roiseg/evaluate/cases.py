@@ -14,8 +14,8 @@ from torch import nn
 
 from roiseg.batches import Batch, dequantise, single_batch
 from roiseg.dataset import RoiDataset
+from roiseg.evaluate.confusion import ious
 from roiseg.evaluate.infer import head_outputs
-from roiseg.evaluate.metrics import ious
 from roiseg.evaluate.overlays import Picture
 from roiseg.evaluate.strata import CROWDEDNESS, SIZES, strata
 from roiseg.evaluate.table import RoiTable

@@ -16,7 +16,6 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from roiseg.coco import People
 from roiseg.errors import ResultsError
 from roiseg.evaluate.coco_truth import AREAS, Json, Truth
 from roiseg.evaluate.precision_recall import RECALLS, Matches
@@ -176,10 +175,3 @@ class MaskAp:
                 found.append(ranked.curves(weights, people)[0].ravel().mean())
         low, high = np.percentile(found, [2.5, 97.5]).tolist()
         return low, high
-
-
-def oracle_box_ap(people: People, results: Sequence[Json]) -> dict[str, float]:
-    """COCO's figures of results from annotated boxes, see `MaskAp.figures`."""
-    found = MaskAp(Truth(people))
-    found.add([int(item["id"]) for item in people.images], results)
-    return found.figures("oracle_box_")

@@ -3,6 +3,8 @@
 Symbols: R ROIs.
 """
 
+import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from roiseg.evaluate.plots import write_rows
+from roiseg.files import write_bytes
 from roiseg.geometry import Floats
 
 Row = Mapping[str, object]
@@ -119,4 +121,12 @@ COLUMNS: Mapping[str, Sequence[str]] = {
 def write_curves(folder: Path, curves: Curves) -> None:
     """A CSV for each table of `curves`, named as its attribute; one without rows has its head."""
     for field in fields(curves):
-        write_rows(folder / f"{field.name}.csv", getattr(curves, field.name), COLUMNS[field.name])
+        _write_rows(folder / f"{field.name}.csv", getattr(curves, field.name), COLUMNS[field.name])
+
+
+def _write_rows(path: Path, rows: Rows, columns: Sequence[str]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(path, text.getvalue().encode())

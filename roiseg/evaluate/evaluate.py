@@ -11,12 +11,11 @@ from roiseg.cache.params import ReaderParams
 from roiseg.coco import load_prepared
 from roiseg.dataset import RoiDataset
 from roiseg.evaluate.cases import RoiCase, choose_cases, load_cases
-from roiseg.evaluate.charts import draw_charts
+from roiseg.evaluate.charts import draw_charts, write_charts
 from roiseg.evaluate.coco_truth import Truth
 from roiseg.evaluate.curves import write_curves
 from roiseg.evaluate.detections import load_detections
 from roiseg.evaluate.evaluation import Evaluation
-from roiseg.evaluate.figures import save_figure
 from roiseg.evaluate.gallery import draw_sheet
 from roiseg.evaluate.infer import predictions
 from roiseg.evaluate.metrics import breakdown
@@ -161,9 +160,7 @@ def _show(
         cases = dict(zip(choice.positions.tolist(), found, strict=True))
     overlays = _overlays(head, dataset, figures, paths, device)
     with new_folder(paths.plots) as folder:
-        for chart in charts:
-            if chart.draw is not None:
-                save_figure(chart.draw(), folder / f"{chart.name}.png")
+        write_charts(folder, charts)
         for name, positions in (("worst", choice.worst), ("best", choice.best)):
             shown = [cases[position] for position in positions.tolist() if position in cases]
             if shown:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiseg.dataset import RoiDataset
+from roiseg.evaluate.baseline_masks import box_results
 from roiseg.evaluate.baselines import ELLIPSE, NEVER_CLASS_2, WHOLE_BOX, baseline_probabilities, beside, without_two
 from roiseg.evaluate.bootstrap import RESAMPLES, SEED, intervals
-from roiseg.evaluate.box_masks import box_results
 from roiseg.evaluate.calibration import Calibration
 from roiseg.evaluate.coco_truth import Json, Truth
 from roiseg.evaluate.confusion import MaskMetrics, ious

@@ -17,7 +17,6 @@ from store_factory import MODEL, Exported, make_project, run_export, shared_expo
 
 from roiseg.batches import Loading
 from roiseg.errors import BoxError, GraphError, ImageReadError, MissingImageError
-from roiseg.evaluate.evaluate import coco_results
 from roiseg.evaluate.infer import predictions
 from roiseg.geometry import Floats, xywh_to_xyxy
 from roiseg.predict import BoxFormat, PersonMask, Predictor, parse_boxes, predict_files
@@ -106,7 +105,14 @@ def both_ways(exported: Exported, predictor: Predictor) -> Iterator[tuple[Person
     boxes = {item["id"]: item["bbox"] for item in people.annotations}
     names = {item["id"]: str(item["file_name"]) for item in people.images}
     found = predictions(exported.inputs.head, val, torch.device("cpu"), Loading(2, 1, 1))
-    expected = [result for prediction in found for result in coco_results(prediction, val)]
+    expected = [
+        mask_result(int(image_id), 1, pasted.score, pasted.placed.whole(measured.image.image_hw), int(annotation_id))
+        for prediction in found
+        for measured in measure(prediction, val)
+        for image_id, annotation_id, pasted in zip(
+            measured.table.image_ids, measured.table.annotation_ids, measured.image.predicted, strict=True
+        )
+    ]
     assert expected
     for result in expected:
         pixels = np.asarray(cv2.imread(str(project.image("val", names[result["image_id"]]))), dtype=np.uint8)

@@ -2,25 +2,31 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from head_factory import fresh_head
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from store_factory import MODEL, Project, shared_project
 from torch import Tensor, nn
 
 from roiseg.batches import Loading
+from roiseg.errors import PredictionError
 from roiseg.evaluate import infer
-from roiseg.evaluate.evaluate import EvaluateParams, EvaluatePaths, coco_results, evaluate
+from roiseg.evaluate.evaluate import EvaluateParams, EvaluatePaths, Trained, evaluate
 from roiseg.evaluate.infer import Prediction, Score, predictions, run_head
 from roiseg.evaluate.pictures import draw_validation, load_fixed, target_mask
 from roiseg.evaluate.sheets import LINE_PX
+from roiseg.evaluate.table import RoiTable
 from roiseg.heads import parse_model
 from roiseg.nn.outputs import HeadOutput
+from roiseg.previews import PREVIEWS_FILE
 from roiseg.train.checkpoint import BEST
 
 CPU = torch.device("cpu")
@@ -43,16 +49,16 @@ class Knowing(nn.Module):
         self.labels, self.place = labels, 0
 
     def forward(self, features: dict[str, Tensor], boxes: Tensor) -> HeadOutput:
-        part = self.labels[self.place : self.place + len(boxes)]
+        part = self.labels[(self.place + torch.arange(len(boxes))) % len(self.labels)]
         self.place += len(boxes)
         return HeadOutput(torch.nn.functional.one_hot(part, 3).movedim(-1, 1).float() * 50, {})
 
 
-def knowing(project: Project, repeats: int = 2) -> Knowing:
-    """Answers as annotated, for all of val; then for the pictures, whatever comes."""
+def knowing(project: Project) -> Knowing:
+    """Answers as annotated, for all of val; then over again, whatever is asked."""
     dataset = project.open("val")
     labels = [torch.from_numpy(dataset.whole_sample(row).labels.astype(np.int64)) for row in dataset.rows.tolist()]
-    return Knowing(torch.cat(labels * repeats))
+    return Knowing(torch.cat(labels))
 
 
 # --- one mask ---
@@ -144,19 +150,6 @@ def test_classes_with_and_without_two(project: Project) -> None:
     assert score.without_two.confusions[:, :, 2].sum() == 0
 
 
-def test_coco_results_name_image_and_annotation(project: Project) -> None:
-    dataset = project.open("val")
-    found = predictions(knowing(project, 1), dataset, CPU, Loading(3, 1, 1))
-    results = [result for prediction in found for result in coco_results(prediction, dataset)]
-    people = project.people("val")
-    known = {item["id"]: item["image_id"] for item in people.annotations}
-    assert [known[result["annotation_id"]] for result in results] == [result["image_id"] for result in results]
-    assert len({result["annotation_id"] for result in results}) == len(results) == dataset.index.rois_per_image.sum()
-    sizes = {item["id"]: [item["height"], item["width"]] for item in people.images}
-    assert all(result["segmentation"]["size"] == sizes[result["image_id"]] for result in results)
-    assert all(0.9 < result["score"] <= 1 for result in results)
-
-
 # --- pictures ---
 
 
@@ -184,63 +177,180 @@ def test_draw_validation_of_a_perfect_head(project: Project) -> None:
 
 # --- the stage ---
 
+OUTS = {"figures.json", "results.json", "detector.json", "table.parquet", "report.html"}
 
-def paths_of(project: Project, out: Path) -> EvaluatePaths:
+
+def paths_of(project: Project, out: Path, detections: Path | None = None) -> EvaluatePaths:
     return EvaluatePaths(
-        project.annotations("val"), project.index / "val" / "pictures", out / "figures.json", out / "plots", out / "results.json"
+        annotations=project.annotations("val"),
+        detections=detections or project.detections("val"),
+        pictures=project.index / "val" / "pictures",
+        previews=project.index / "val" / PREVIEWS_FILE,
+        figures=out / "figures.json",
+        plots=out / "plots",
+        curves=out / "curves",
+        results=out / "results.json",
+        detector_results=out / "detector.json",
+        table=out / "table.parquet",
+        report=out / "report.html",
     )
 
 
-def run_stage(project: Project, out: Path, head: nn.Module, images_per_batch: int = 2) -> dict[str, float]:
-    sections = project.sections()
+def run(project: Project, head: nn.Module, paths: EvaluatePaths, images_per_batch: int = 2, **changes: object) -> dict[str, float]:
+    values = {"checkpoint": BEST, "images_per_batch": images_per_batch, "detections": "boxes.parquet", "boundary_ap": False}
     return evaluate(
-        head,
+        Trained(head, "default", f"{BEST}, epoch 3"),
         project.open("val"),
-        EvaluateParams(checkpoint=BEST, images_per_batch=images_per_batch),
-        sections.reader,
-        paths_of(project, out),
+        EvaluateParams.parse(values | changes, "evaluate"),
+        project.sections().reader,
+        paths,
+        device=CPU,
     )
 
 
-def test_evaluate_a_perfect_head(project: Project, tmp_path: Path) -> None:
-    figures = run_stage(project, tmp_path, knowing(project))
-    assert figures["miou_fg_roi"] == figures["miou_3class"] == figures["pixel_accuracy"] == 1
+def test_a_perfect_head_scores_one_in_all_that_the_mask_grid_decides(project: Project, tmp_path: Path) -> None:
+    figures = run(project, knowing(project), paths_of(project, tmp_path))
+    for name in ("miou_fg_roi", "miou_3class", "pixel_accuracy", "boundary_iou_crop", "detection_rate_70", "f1_nontarget"):
+        assert figures[name] == 1, name
+    assert (figures["miou_fg_roi_low"], figures["miou_fg_roi_high"]) == (1, 1)
     assert figures["never_class_2_miou_fg_roi"] < 1
+    assert figures["ellipse_iou_target_roi"] < 1
     assert figures["oracle_box_ap50"] > 0.7, "masks of 12 x 10 cells, brought back to the image; small people aren't looked for"
+    assert figures["oracle_box_ap"] > figures["ellipse_oracle_box_ap"]
     assert (figures["images"], figures["rois"]) == (4, project.open("val").index.rois_per_image.sum())
 
 
-def test_evaluate_writes_all_reports(project: Project, tmp_path: Path) -> None:
-    figures = run_stage(project, tmp_path, head_of(project))
+def test_all_reports_are_written(project: Project, tmp_path: Path) -> None:
+    figures = run(project, head_of(project), paths_of(project, tmp_path))
     written = json.loads((tmp_path / "figures.json").read_text())
     assert written == {name: round(float(value), 6) for name, value in figures.items()}
     assert all(isinstance(value, int | float) for value in written.values())
-    assert {path.name for path in (tmp_path / "plots").iterdir()} == {
-        "confusion.png",
-        "iou_by_size.csv",
-        "iou_by_size.png",
-        "validation.png",
+    assert {path.name for path in tmp_path.iterdir()} == OUTS | {"plots", "curves"}
+    pictures = {path.stem for path in (tmp_path / "plots").iterdir()}
+    assert {"worst", "best", "validation_two_row", "validation_four_panel", "pr", "calibration", "iou_by_size"} <= pictures
+    assert {path.name for path in (tmp_path / "curves").iterdir()} == {
+        "pr.csv",
+        "iou_histogram.csv",
+        "calibration.csv",
+        "breakdown.csv",
     }
-    with (tmp_path / "plots" / "iou_by_size.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert sum(int(row["rois"]) for row in rows if row["class"] == "target") == figures["rois"]
+    with (tmp_path / "curves" / "breakdown.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["group"] == "size" and row["figure"] == "iou_target_roi"]
+    table = RoiTable.read(tmp_path / "table.parquet")
+    assert sum(int(row["rois"]) for row in rows) == len(table) == figures["rois"]
+    page = (tmp_path / "report.html").read_text()
+    assert f"{BEST}, epoch 3" in page
+    assert all(f"annotation-{number}" in page for number in table.annotation_ids.tolist())
+
+
+def test_predictions_are_coco_results_that_pycocotools_reads_back(project: Project, tmp_path: Path) -> None:
+    """Each names its image and annotation, and holds the mask that the figures are of."""
+    figures = run(project, knowing(project), paths_of(project, tmp_path))
+    results = json.loads((tmp_path / "results.json").read_text())
+    people = project.people("val")
+    known = {item["id"]: item["image_id"] for item in people.annotations}
+    assert [known[result["annotation_id"]] for result in results] == [result["image_id"] for result in results]
     truth = COCO(str(project.annotations("val")))
-    assert len(truth.loadRes(str(tmp_path / "results.json")).anns) == figures["rois"]
+    found = truth.loadRes(str(tmp_path / "results.json"))
+    assert len(found.anns) == figures["rois"] == len({result["annotation_id"] for result in results})
+    table = RoiTable.read(tmp_path / "table.parquet")
+    assert table.annotation_ids.tolist() == [result["annotation_id"] for result in results]
+    assert table.scores == pytest.approx([result["score"] for result in results], abs=1e-6)
+    for number, result in enumerate(results, start=1):
+        mask, annotated = found.annToMask(found.anns[number]), truth.annToMask(truth.anns[result["annotation_id"]])
+        assert (mask & annotated).sum() > 0.5 * annotated.sum()
+    evaluation = COCOeval(truth, found, "segm")
+    for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize):
+        step()
+    assert figures["oracle_box_ap"] == pytest.approx(float(evaluation.stats[0]), abs=1e-12)
 
 
-def test_evaluate_writes_the_same_bytes_whatever_the_batches(project: Project, tmp_path: Path) -> None:
+def test_the_same_bytes_whatever_the_batches(project: Project, tmp_path: Path) -> None:
     for name, images in (("first", 2), ("second", 2), ("third", 4)):
-        run_stage(project, tmp_path / name, head_of(project), images)
+        run(project, head_of(project), paths_of(project, tmp_path / name), images)
     files = [path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*") if path.is_file()]
-    assert len(files) == 6
+    assert len(files) > 15
     for file in files:
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes(), file
     first, third = (json.loads((tmp_path / name / "figures.json").read_text()) for name in ("first", "third"))
     assert third == pytest.approx(first, abs=1e-3)
 
 
+# --- detected boxes ---
+
+
+def detected(project: Project, path: Path) -> Path:
+    """The annotated boxes as a detector's, and one where nobody is."""
+    index = project.open("val").index
+    rows = []
+    for row in range(len(index)):
+        people = index.people(row)
+        rows += [(row, people.image_id, *box, 0.9) for box in people.boxes[people.roi_numbers].tolist()]
+    rows.append((0, index.people(0).image_id, 0.0, 0.0, 0.2, 0.2, 0.4))
+    pd.DataFrame(rows, columns=["row", "image_id", "x0", "y0", "x1", "y1", "score"]).to_parquet(path)
+    return path
+
+
+def test_annotated_boxes_as_detected_ones_score_alike(project: Project, tmp_path: Path) -> None:
+    """The score of the box is the same for all but the one where nobody is, which comes last."""
+    head = head_of(project)
+    figures = run(project, head, paths_of(project, tmp_path / "a", detected(project, tmp_path / "boxes.parquet")))
+    assert figures["detector_boxes"] == figures["rois"] + 1
+    assert figures["detector_box_ap"] == pytest.approx(figures["oracle_box_ap"], abs=1e-9)
+    assert figures["whole_box_detector_box_ap"] == pytest.approx(figures["whole_box_oracle_box_ap"], abs=0.02)
+    results = json.loads((tmp_path / "a" / "detector.json").read_text())
+    oracle = {item["segmentation"]["counts"]: item["score"] for item in json.loads((tmp_path / "a" / "results.json").read_text())}
+    for result in results[:-1]:
+        if result["segmentation"]["counts"] in oracle:
+            assert result["score"] == pytest.approx(0.9 * oracle[result["segmentation"]["counts"]], abs=2e-6)
+    assert "annotation_id" not in results[0]
+    without = run(project, head, paths_of(project, tmp_path / "b"))
+    assert not [name for name in without if name.startswith("detector_box_")], "this detector gives no boxes"
+    assert json.loads((tmp_path / "b" / "detector.json").read_text()) == []
+    assert {name: value for name, value in figures.items() if "detector" not in name} == pytest.approx(
+        {name: value for name, value in without.items() if "detector" not in name}
+    )
+
+
+def test_boundary_ap_where_it_is_wanted(project: Project, tmp_path: Path) -> None:
+    figures = run(project, knowing(project), paths_of(project, tmp_path / "a"), boundary_ap=True)
+    assert 0 < figures["oracle_box_boundary_ap"] <= figures["oracle_box_ap"]
+    boxes = detected(project, tmp_path / "boxes.parquet")
+    figures = run(project, head_of(project), paths_of(project, tmp_path / "b", boxes), boundary_ap=True)
+    assert figures["detector_box_boundary_ap"] == pytest.approx(figures["oracle_box_boundary_ap"], abs=1e-9)
+
+
+# --- what can't be evaluated ---
+
+
+class Broken(nn.Module):
+    """Says NaN of some ROI."""
+
+    def forward(self, features: dict[str, Tensor], boxes: Tensor) -> HeadOutput:
+        logits = torch.zeros(len(boxes), 3, 12, 10)
+        logits[-1:, 1, 3, 4] = torch.nan
+        return HeadOutput(logits, {})
+
+
+def test_nan_names_image_and_annotation_and_leaves_what_was_there(project: Project, tmp_path: Path) -> None:
+    paths = paths_of(project, tmp_path)
+    paths.results.write_text("[]")
+    with pytest.raises(PredictionError, match=r"image \d+, annotations \d+: the head's logits are NaN or infinite"):
+        run(project, Broken(), paths)
+    assert paths.results.read_text() == "[]"
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json"}
+
+
+def test_no_previews_no_cases(project: Project, tmp_path: Path) -> None:
+    run(project, head_of(project), replace(paths_of(project, tmp_path), previews=None, pictures=None))
+    pictures = {path.stem for path in (tmp_path / "plots").iterdir()}
+    assert not pictures & {"worst", "best", "validation_two_row"}
+    assert "pr" in pictures
+    assert (tmp_path / "report.html").is_file()
+
+
 def test_prediction_is_of_its_batch(project: Project) -> None:
     dataset = project.open("val")
-    found = list(predictions(knowing(project, 1), dataset, CPU, Loading(2, 1, 1)))
+    found = list(predictions(knowing(project), dataset, CPU, Loading(2, 1, 1)))
     assert all(isinstance(item, Prediction) for item in found)
     assert all((item.classes == item.batch.targets.labels.numpy()).all() for item in found)

@@ -1,6 +1,5 @@
 """Tests of roiseg.evaluate.overlays and plots: what is painted where, and stable bytes."""
 
-import csv
 from pathlib import Path
 
 import cv2
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 from roiseg.evaluate.labels import DIGIT_PX, label_size
 from roiseg.evaluate.overlays import MASK_ALPHA, Person, draw_boxes, draw_masks, outline, tint, write_png
 from roiseg.evaluate.palette import RED, instance_colour
-from roiseg.evaluate.plots import SIZE_EDGES_PX, confusion_picture, iou_by_size, size_picture, write_rows
 
 
 def person(number: int, rows: slice, columns: slice, image_hw: tuple[int, int] = (60, 90)) -> Person:
@@ -117,62 +115,3 @@ def test_png_comes_back(tmp_path: Path, grey: NDArray[np.uint8]) -> None:
 
 
 # --- plots ---
-
-CONFUSIONS = np.array(
-    [
-        [[5, 1, 0], [1, 3, 0], [0, 0, 0]],
-        [[4, 0, 0], [0, 2, 2], [0, 0, 2]],
-        [[0, 0, 4], [0, 6, 0], [0, 0, 0]],
-    ],
-    dtype=np.int64,
-)
-
-
-def test_iou_by_size_by_hand() -> None:
-    rows = iou_by_size(CONFUSIONS, np.array([15.9, 500.0, 16.0]))
-    assert rows == [
-        {"size": "000-015 px", "class": "target", "iou": 0.6, "rois": 1},
-        {"size": "016-031 px", "class": "target", "iou": 1.0, "rois": 1},
-        {"size": "016-031 px", "class": "non_target", "iou": 0.0, "rois": 1},
-        {"size": "384 px and more", "class": "target", "iou": 0.5, "rois": 1},
-        {"size": "384 px and more", "class": "non_target", "iou": 0.5, "rois": 1},
-    ]
-    assert iou_by_size(CONFUSIONS[:0], np.zeros(0)) == []
-
-
-def test_every_size_has_its_class() -> None:
-    sides = np.array(SIZE_EDGES_PX[:-1], dtype=np.float64)
-    rows = iou_by_size(np.repeat(CONFUSIONS[1:2], len(sides), axis=0), sides)
-    assert len({row["size"] for row in rows}) == len(sides)
-    assert {row["rois"] for row in rows} == {1}
-
-
-def test_plots_have_the_same_bytes_each_time(tmp_path: Path) -> None:
-    rows = iou_by_size(CONFUSIONS, np.array([10.0, 20.0, 300.0]))
-    for name in ("first", "second"):
-        confusion_picture(CONFUSIONS.sum(axis=0), tmp_path / name / "confusion.png")
-        size_picture(rows, tmp_path / name / "size.png")
-        write_rows(tmp_path / name / "size.csv", rows)
-    for name in ("confusion.png", "size.png", "size.csv"):
-        first, second = ((tmp_path / folder / name).read_bytes() for folder in ("first", "second"))
-        assert first == second, name
-    confusion_picture(CONFUSIONS[0], tmp_path / "other.png")
-    assert (tmp_path / "other.png").read_bytes() != (tmp_path / "first" / "confusion.png").read_bytes()
-    assert b"matplotlib" not in (tmp_path / "first" / "size.png").read_bytes().lower()
-
-
-def test_plots_of_nothing(tmp_path: Path) -> None:
-    confusion_picture(np.zeros((3, 3), dtype=np.int64), tmp_path / "a.png")
-    size_picture([], tmp_path / "b.png")
-    write_rows(tmp_path / "c.csv", [])
-    assert cv2.imread(str(tmp_path / "a.png")) is not None
-    assert cv2.imread(str(tmp_path / "b.png")) is not None
-
-
-def test_csv_columns(tmp_path: Path) -> None:
-    write_rows(tmp_path / "a.csv", iou_by_size(CONFUSIONS, np.array([10.0, 20.0, 300.0])))
-    with (tmp_path / "a.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["size", "class", "iou", "rois"]
-    assert rows[0] == {"size": "000-015 px", "class": "target", "iou": "0.6", "rois": "1"}
-    assert b"\r" not in (tmp_path / "a.csv").read_bytes()

@@ -263,4 +263,18 @@ def test_many_answers_that_arent_numbers(project: Project, answered: list[Predic
     batch = prediction.batch
     crowd_of = replace(batch, numbers=np.zeros(12, dtype=np.int64), boxes=torch.tensor([[0.0, 0.0, 0.0, 1.0, 1.0]]).repeat(12, 1))
     with pytest.raises(PredictionError, match=r"annotations (\d+, ){9}\d+ and 2 more: .* 12 such ROIs of 12, in 1 images"):
-        next(measure(Prediction(crowd_of, torch.full((12, 3, 2, 2), torch.nan)), dataset))
+        next(measure(replace(prediction, batch=crowd_of, logits=torch.full((12, 3, 2, 2), torch.nan)), dataset))
+
+
+def test_answers_about_detected_boxes_that_arent_numbers(project: Project, answered: list[Prediction]) -> None:
+    dataset = project.open("val")
+    further = torch.tensor([[0.0, 0.1, 0.1, 0.5, 0.5], [1.0, 0.1, 0.1, 0.5, 0.5], [1.0, 0.2, 0.2, 0.7, 0.8]])
+    logits = torch.zeros(3, 3, 2, 2)
+    prediction = replace(answered[0], further=further, further_logits=logits)
+    assert list(measure(prediction, dataset))
+    logits[2, 0, 0, 1] = torch.inf
+    image_id = int(dataset.index.image_ids[prediction.batch.rows[1]])
+    with pytest.raises(
+        PredictionError, match=rf"image {image_id}, detected boxes 1: the head's logits .* 1 such ROIs of 3, in 1 images"
+    ):
+        next(measure(prediction, dataset))

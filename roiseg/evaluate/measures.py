@@ -127,23 +127,34 @@ def measure(prediction: Prediction, dataset: RoiDataset) -> Iterator[Measured]:
 
 
 def check_logits(prediction: Prediction, dataset: RoiDataset) -> None:
-    """See that a head's answers are numbers.
+    """See that a head's answers are numbers, those about boxes that aren't annotated too.
 
     Raises:
         PredictionError: some aren't.
     """
-    broken = ~torch.isfinite(prediction.logits).flatten(1).all(dim=1).numpy()
-    if not broken.any():
-        return
     batch = prediction.batch
-    images = batch.boxes[:, 0].numpy().astype(np.int64)
-    first = int(images[broken.argmax()])
-    people = dataset.index.people(batch.rows[first])
-    ids = people.annotation_ids[batch.numbers[broken & (images == first)]].tolist()
-    told = ", ".join(str(number) for number in ids[:IDS_TOLD]) + (f" and {len(ids) - IDS_TOLD} more" if len(ids) > IDS_TOLD else "")
-    rois, where = f"{int(broken.sum())} such ROIs of {len(broken)}", f"{len(np.unique(images[broken]))} images"
-    raise PredictionError(
-        f"image {people.image_id}, annotations {told}: the head's logits are NaN or infinite, expected finite numbers; this batch "
-        f"has {rois}, in {where}. The weights have diverged (set evaluate.checkpoint to an earlier one, or train with a lower "
-        "train.lr) or the features are damaged (see `roiseg cache verify`)"
-    )
+    for boxes, logits in ((batch.boxes, prediction.logits), (prediction.further, prediction.further_logits)):
+        broken = ~torch.isfinite(logits).flatten(1).all(dim=1).numpy()
+        if not broken.any():
+            continue
+        images = boxes[:, 0].numpy().astype(np.int64)
+        first = images[broken.argmax()]
+        people = dataset.index.people(batch.rows[first])
+        own = broken & (images == first)
+        who = (
+            f"annotations {_told(people.annotation_ids[batch.numbers[own]].tolist())}"
+            if boxes is batch.boxes
+            else f"detected boxes {_told(np.flatnonzero(own[images == first]).tolist())}"
+        )
+        rois, where = f"{int(broken.sum())} such ROIs of {len(broken)}", f"{len(np.unique(images[broken]))} images"
+        raise PredictionError(
+            f"image {people.image_id}, {who}: the head's logits are NaN or infinite, expected finite numbers; this batch has "
+            f"{rois}, in {where}. The weights have diverged (set evaluate.checkpoint to an earlier one, or train with a lower "
+            "train.lr) or the features are damaged (see `roiseg cache verify`)"
+        )
+
+
+def _told(ids: Sequence[int]) -> str:
+    """The first ids of many."""
+    more = f" and {len(ids) - IDS_TOLD} more" if len(ids) > IDS_TOLD else ""
+    return ", ".join(str(number) for number in ids[:IDS_TOLD]) + more

@@ -14,7 +14,7 @@ from roiseg.evaluate.baselines import ELLIPSE, NEVER_CLASS_2, WHOLE_BOX, baselin
 from roiseg.evaluate.bootstrap import RESAMPLES, SEED, intervals
 from roiseg.evaluate.calibration import Calibration
 from roiseg.evaluate.coco_truth import Json, Truth
-from roiseg.evaluate.confusion import MaskMetrics, ious
+from roiseg.evaluate.confusion import MaskMetrics, confusion_figures, confusion_sums, defined, ious
 from roiseg.evaluate.curves import Curves, breakdown_rows, iou_histogram_rows, precision_recall_rows
 from roiseg.evaluate.detections import Detections
 from roiseg.evaluate.infer import Prediction
@@ -186,7 +186,7 @@ class Evaluation:
         if self._detector is not None:
             found |= self._detector.figures(SEED, RESAMPLES)
         for name, metrics in self._baselines.items():
-            found |= beside(name, metrics.figures())
+            found |= beside(name, defined(confusion_figures(confusion_sums(metrics.confusions).sum(axis=0))))
         return found
 
     def curves(self) -> Curves:

@@ -18,6 +18,8 @@ from store_factory import MODEL, Exported, make_project, run_export, shared_expo
 from roiseg.batches import Loading
 from roiseg.errors import BoxError, GraphError, ImageReadError, MissingImageError
 from roiseg.evaluate.infer import predictions
+from roiseg.evaluate.measures import measure
+from roiseg.evaluate.results import mask_result
 from roiseg.geometry import Floats, xywh_to_xyxy
 from roiseg.predict import BoxFormat, PersonMask, Predictor, parse_boxes, predict_files
 

@@ -12,7 +12,7 @@ from results_factory import Json
 
 from roiseg.coco import People
 from roiseg.errors import ResultsError
-from roiseg.evaluate.detections import Detections, read_detections_of, results_detections, stored_detections
+from roiseg.evaluate.detections import Detections, load_detections, results_detections, stored_detections
 from roiseg.files import write_parquet
 from roiseg.geometry import Floats, ResizeMode
 from roiseg.index import Index, build_tables
@@ -87,8 +87,8 @@ def test_the_param_chooses_the_source(tmp_path: Path) -> None:
     index = index_in(tmp_path)
     stored = write_stored(tmp_path, index, [(0, np.array([1.0, 2.0, 30.0, 39.0]), 0.25)])
     results = write_results(tmp_path, detection(12), detection(9))
-    assert read_detections_of(None, stored, index, PERSON_ID).rows.tolist() == [0]
-    assert read_detections_of(str(results), stored, index, PERSON_ID).rows.tolist() == [1, 2]
+    assert load_detections(stored, index, PERSON_ID).rows.tolist() == [0]
+    assert load_detections(results, index, PERSON_ID).rows.tolist() == [1, 2]
 
 
 def test_boxes_are_clipped_to_the_image(index: Index, tmp_path: Path) -> None:
@@ -172,9 +172,9 @@ def test_only_other_categories(tmp_path: Path) -> None:
 def test_no_files(tmp_path: Path) -> None:
     index = index_in(tmp_path)
     with pytest.raises(ResultsError, match=r"none\.json: no such results file; write one, or run `dvc pull"):
-        read_detections_of(str(tmp_path / "none.json"), tmp_path / "none.parquet", index, PERSON_ID)
+        load_detections(tmp_path / "none.json", index, PERSON_ID)
     with pytest.raises(ResultsError, match=r"none\.parquet: no detections there; run `dvc repro extract`, or `dvc pull"):
-        read_detections_of(None, tmp_path / "none.parquet", index, PERSON_ID)
+        load_detections(tmp_path / "none.parquet", index, PERSON_ID)
 
 
 BOX = np.array([1.0, 2.0, 30.0, 39.0])

@@ -31,13 +31,21 @@ SOURCE = Path("data/index/val")
 
 
 def repeat_index(out: Path, count: int) -> None:
-    """The validation index, again and again until it has `count` images."""
+    """The validation index, again and again until it has `count` images; images and people get ids of their own."""
     images, people = (pd.read_parquet(SOURCE / f"{name}.parquet") for name in ("images", "people"))
     copies = -(-count // len(images))
     many = pd.concat([images] * copies, ignore_index=True).iloc[:count]
     many["row"] = range(count)
     many["image_id"] = range(count)
-    parts = [people.assign(row=people["row"] + copy * len(images)) for copy in range(copies)]
+    ids = int(people["annotation_id"].max()) + 1
+    parts = [
+        people.assign(
+            row=people["row"] + copy * len(images),
+            image_id=people["row"] + copy * len(images),
+            annotation_id=people["annotation_id"] + copy * ids,
+        )
+        for copy in range(copies)
+    ]
     crowd = pd.concat(parts, ignore_index=True)
     crowd = crowd[crowd["row"] < count]
     for split in ("train", "val"):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from roiseg.coco import DataParams
-from roiseg.evaluate.metrics import ious, roi_confusions
+from roiseg.evaluate.confusion import ious, roi_confusions
 from roiseg.extractor.images import decode, read_bytes
 from roiseg.extractor.params import ExtractorParams
 from roiseg.files import write_json

@@ -117,10 +117,16 @@ class Loading:
         return rows[self.rank :: self.processes]
 
 
-def whole_batches(dataset: RoiDataset, loading: Loading) -> Iterator[Batch]:
-    """Every image that has ROIs (of several processes: of this one's share), in row order, with all its ROIs as annotated."""
-    rows = loading.share(dataset.rows.tolist())
-    return loaded_batches(dataset, replace(loading, rank=0, processes=1), rows, dataset.whole_sample)
+def whole_batches(dataset: RoiDataset, loading: Loading, rows: Sequence[int] | None = None) -> Iterator[Batch]:
+    """Images with all their ROIs as annotated, in row order.
+
+    Args:
+        dataset: whose images.
+        loading: batch size, threads; of several processes, each gets its share of the images.
+        rows: which images; None: every one that has ROIs.
+    """
+    chosen = loading.share(dataset.rows.tolist() if rows is None else rows)
+    return loaded_batches(dataset, replace(loading, rank=0, processes=1), chosen, dataset.whole_sample)
 
 
 def loaded_batches(

@@ -15,6 +15,7 @@
     ├── UnwritableError(OSError)           the file system refuses a file or folder
     ├── WorkBusyError(BlockingIOError)     another process works on the same thing
     ├── CheckpointError(ValueError)
+    ├── ResultsError(ValueError)           COCO results or detections: broken, or of other images than asked
     ├── TrainingError(RuntimeError)
     ├── PredictionError(ValueError)        what a head answered, or a file of it
     ├── PackageError(ImportError)          something was asked for whose package isn't installed
@@ -82,6 +83,10 @@ class WorkBusyError(RoisegError, BlockingIOError):
 
 class CheckpointError(RoisegError, ValueError):
     """Raised when a checkpoint can't be read or belongs to another model."""
+
+
+class ResultsError(RoisegError, ValueError):
+    """Raised when COCO results or a detector's boxes can't be read, or don't belong to the images they are scored on."""
 
 
 class TrainingError(RoisegError, RuntimeError):

@@ -5,25 +5,24 @@ from pathlib import Path
 
 from roiseg.cache.scales import load_scales
 from roiseg.console import run_stage
-from roiseg.export.export import ExportInputs, ExportParams, export
+from roiseg.export.export import ExportInputs, ExportParams, ExportPaths, export
 from roiseg.params import load_params, load_section
 from roiseg.trained import HEADS, HeadSections, load_head
 
 
 def main(head: str) -> None:
-    """Write `models/onnx/{head}` and `metrics/export/{head}.json`."""
+    """Write `models/onnx/{head}`, `metrics/export/{head}.json` and `logs/complexity/{head}.json`."""
     values = load_params(head)
     sections = HeadSections.load(values)
     val = sections.open_split("val")
     params = load_section(ExportParams, "export", values)
     model, checkpoint = load_head(HEADS / head, params.checkpoint, sections, val)
-    inputs = ExportInputs(model, checkpoint, val, Path("data/backbone.onnx"), load_scales(Path("data/scales.npz")))
-    export(
-        inputs,
-        params,
-        Path("models/onnx") / head,
-        Path(f"metrics/export/{head}.json"),
+    file, scales = HEADS / head / params.checkpoint, load_scales(Path("data/scales.npz"))
+    inputs = ExportInputs(model, checkpoint, file, val, Path("data/backbone.onnx"), scales)
+    paths = ExportPaths(
+        out=Path("models/onnx") / head, figures=Path(f"metrics/export/{head}.json"), times=Path(f"logs/complexity/{head}.json")
     )
+    export(inputs, params, paths)
 
 
 if __name__ == "__main__":

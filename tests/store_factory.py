@@ -30,7 +30,7 @@ from roiseg.cache.reader import FeatureStore
 from roiseg.cache.writer import StoreWriter
 from roiseg.coco import People, load_people, people_per_image, to_coco
 from roiseg.dataset import DatasetParams, RoiDataset
-from roiseg.export.export import ExportInputs, ExportParams, export, real_cases
+from roiseg.export.export import ExportInputs, ExportParams, ExportPaths, export, real_cases
 from roiseg.extractor.graph import cut
 from roiseg.extractor.images import to_input
 from roiseg.extractor.params import ExtractorParams
@@ -42,7 +42,7 @@ from roiseg.index import Index, build_tables
 from roiseg.prepare import choose_pictures
 from roiseg.previews import PREVIEWS_FILE, write_previews
 from roiseg.sampler import Sampler, SamplerParams
-from roiseg.train.checkpoint import BEST, Checkpoint
+from roiseg.train.checkpoint import BEST, Checkpoint, save_checkpoint
 from roiseg.trained import HeadSections
 from roiseg.types import CutLayer, StoredType, array_name
 
@@ -357,12 +357,14 @@ class Exported:
         inputs: what was exported.
         folder: `head.onnx`, `backbone.onnx`, `head.json`.
         figures: flat JSON.
+        times: JSON of the log.
     """
 
     project: Project
     inputs: ExportInputs
     folder: Path
     figures: Path
+    times: Path
 
 
 def run_export(project: Project, folder: Path, model: Mapping[str, Any] = MODEL, tolerance: float = 1e-3) -> Exported:
@@ -371,9 +373,12 @@ def run_export(project: Project, folder: Path, model: Mapping[str, Any] = MODEL,
     params = parse_model(model)
     head = fresh_head(params, val.store.specs)
     _balance(head, val)
-    inputs = ExportInputs(head, make_checkpoint(head, val, params), val, project.backbone, project.scales)
-    exported = Exported(project, inputs, folder / "head", folder / "export.json")
-    export(inputs, ExportParams(checkpoint=BEST, opset=18, tolerance=tolerance), exported.folder, exported.figures)
+    checkpoint, file = make_checkpoint(head, val, params), folder / BEST
+    save_checkpoint(file, checkpoint)
+    inputs = ExportInputs(head, checkpoint, file, val, project.backbone, project.scales)
+    exported = Exported(project, inputs, folder / "head", folder / "export.json", folder / "times.json")
+    paths = ExportPaths(exported.folder, exported.figures, exported.times)
+    export(inputs, ExportParams(checkpoint=BEST, opset=18, tolerance=tolerance), paths)
     return exported
 
 

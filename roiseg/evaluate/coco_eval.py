@@ -1,44 +1,185 @@
-"""COCO mask AP by pycocotools, from ground-truth boxes: an oracle-box score, not comparable with a detector's mask AP."""
+"""Mask AP by the COCO protocol, some images at a time.
+
+pycocotools matches results with people; what stays of an image is which of its results have found somebody. The figures are those
+of one `COCOeval` over everything, whose memory grows with all masks, to the last bit.
+
+From ground-truth boxes it is an oracle-box score, not comparable with a detector's mask AP.
+
+Symbols: I images, T = 10 thresholds of IoU, A = 4 ranges of area.
+"""
 
 import contextlib
 import io
 from collections.abc import Sequence
-from typing import Any
 
+import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from roiseg.coco import People, to_coco
+from roiseg.coco import People
+from roiseg.errors import ResultsError
+from roiseg.evaluate.coco_truth import AREAS, Json, Truth
+from roiseg.evaluate.precision_recall import RECALLS, Matches
+from roiseg.geometry import Floats
 
-NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
-"""What `COCOeval.stats` begins with; -1 stands for a size that the data set hasn't got."""
+MAX_RESULTS = 100
+"""Results of an image that COCO counts, best first."""
+
+NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar_1", "ar_10", "ar", "ar_small", "ar_medium", "ar_large")
+"""Figures in the order in which COCO tells them."""
+
+CURVES = {"iou_50": slice(0, 1), "iou_75": slice(5, 6), "mean": slice(None)}
+"""Curve -> places in `IOUS`; the mean is over all of them, as in AP."""
 
 
-def oracle_box_ap(people: People, results: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Mask AP of results that were made from annotated boxes.
+class MaskAp:
+    """Scores results against people, image by image."""
 
-    Args:
-        people: the annotations.
-        results: COCO results: image_id, category_id, segmentation (RLE), score.
+    def __init__(self, truth: Truth, protocol: type[COCOeval] = COCOeval) -> None:
+        """Begin with every image unanswered.
 
-    Returns:
-        `oracle_box_ap`, and the same at IoU 0.5, 0.75, and for small, medium and large people; a size that isn't there is left
-        out. All 0 where there are no results.
-    """
-    if not results:
-        return {f"oracle_box_{name}": 0.0 for name in NAMES[:3]}
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        # pycocotools writes into what it gets
-        truth.dataset = {
-            **to_coco(people),
-            "annotations": [dict(item, iscrowd=0) for item in people.annotations],
-            "info": {},
-        }
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes([dict(item) for item in results]), "segm")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    stats = dict(zip(NAMES, evaluation.stats.tolist(), strict=False))
-    return {f"oracle_box_{name}": float(value) for name, value in stats.items() if value >= 0}
+        Args:
+            truth: the people to find.
+            protocol: COCOeval, or one with another IoU.
+        """
+        self._truth, self._protocol = truth, protocol
+        self._places = {image_id: place for place, image_id in enumerate(truth.image_ids.tolist())}
+        self._added: set[int] = set()
+        self._parts: list[Matches] = []
+
+    def add(self, image_ids: Sequence[int], results: Sequence[Json]) -> None:
+        """Match the results of some images; those that are never added count as images without results.
+
+        Args:
+            image_ids: any images of the truth, in any order, each once.
+            results: COCO results (image_id, category_id, score, segmentation) of these images, all of them.
+
+        Raises:
+            ResultsError: a result that `Truth.check` refuses, of none of these images, or of images that were added before.
+        """
+        twice = sorted(self._added.intersection(image_ids))
+        if twice:
+            raise ResultsError(f"image {twice[0]}: its results were added before; add all results of an image at once")
+        asked = set(image_ids)
+        for result in results:
+            self._truth.check(result)
+            if result["image_id"] not in asked:
+                raise ResultsError(
+                    f"image {result['image_id']}: a result for it came with those of other images; add it with its own"
+                )
+        self._added |= asked
+        if results:
+            self._parts += self._matched(sorted({int(result["image_id"]) for result in results}), results)
+
+    def _matched(self, image_ids: Sequence[int], results: Sequence[Json]) -> list[Matches]:
+        keys = ("image_id", "category_id", "score", "segmentation")
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth = COCO()
+            truth.dataset = self._truth.dataset(image_ids)
+            truth.createIndex()
+            # pycocotools writes into what it gets; without bbox it takes the size of a result from its mask.
+            found = truth.loadRes([{key: result[key] for key in keys} for result in results])
+            evaluation = self._protocol(truth, found, "segm")
+            evaluation.params.areaRng = [list(limits) for limits in AREAS.values()]
+            evaluation.params.areaRngLbl = list(AREAS)
+            evaluation.evaluate()
+        parts = []
+        for number, image_id in enumerate(image_ids):
+            seen = evaluation.evalImgs[number :: len(image_ids)]
+            scores = np.array(seen[0]["dtScores"], dtype=np.float64)
+            matched, ignored = (
+                np.stack([item[key] for item in seen]).astype(bool).transpose(2, 0, 1) for key in ("dtMatches", "dtIgnore")
+            )
+            places = np.full(len(scores), self._places[image_id], dtype=np.int64)
+            parts.append(Matches(places, np.arange(len(scores)), scores, matched, ignored))
+        return parts
+
+    def _together(self) -> Matches:
+        """All matches; kept as one part, so that asking again costs little."""
+        self._parts = [Matches.together(self._parts, len(AREAS))]
+        return self._parts[0]
+
+    def _curves(self, area: str = "all", count: int = MAX_RESULTS) -> tuple[Floats, Floats] | None:
+        """See `Ranked.curves`; None where nobody is of that size."""
+        place = list(AREAS).index(area)
+        positives = int(self._truth.positives[:, place].sum())
+        if not positives:
+            return None
+        return self._together().first(count, place).curves(np.ones(len(self._truth.image_ids)), positives)
+
+    @property
+    def ap(self) -> float | None:
+        """Mean precision over IoUs 0.5 to 0.95 and all recalls; None where there is nobody to find."""
+        found = self._curves()
+        return None if found is None else float(found[0].ravel().mean())
+
+    def figures(self, prefix: str) -> dict[str, float]:
+        """COCO's twelve figures; of a size that nobody has there is none, and without results all are 0.
+
+        * `ap`, `ap50`, `ap75`: at IoUs 0.5 to 0.95, at 0.5, at 0.75.
+        * `ap_small`, `ap_medium`, `ap_large`: of people of an area up to 32^2, 96^2 and above, in square pixels.
+        * `ar_1`, `ar_10`, `ar`: mean recall with 1, 10 and 100 results an image.
+        * `ar_small`, `ar_medium`, `ar_large`: the last, by size.
+
+        Args:
+            prefix: such as `oracle_box_`.
+        """
+        found: dict[str, float] = {}
+        for area in AREAS:
+            curves = self._curves(area)
+            if curves is None:
+                continue
+            precision, recall = curves
+            end = "" if area == "all" else f"_{area}"
+            found[f"ap{end}"], found[f"ar{end}"] = float(precision.ravel().mean()), float(recall.mean())
+            if area == "all":
+                found["ap50"], found["ap75"] = (float(precision[CURVES[name]].ravel().mean()) for name in ("iou_50", "iou_75"))
+        for count in (1, 10):
+            curves = self._curves(count=count)
+            if curves is not None:
+                found[f"ar_{count}"] = float(curves[1].mean())
+        return {f"{prefix}{name}": found[name] for name in NAMES if name in found}
+
+    def curves(self) -> list[dict[str, object]]:
+        """Precision over recall as rows of a CSV: `curve` (see `CURVES`), `recall`, `precision`; none where there is nobody."""
+        found = self._curves()
+        if found is None:
+            return []
+        rows: list[dict[str, object]] = []
+        for name, part in CURVES.items():
+            pairs = zip(RECALLS.tolist(), found[0][part].mean(axis=0).tolist(), strict=True)
+            rows += [{"curve": name, "recall": round(recall, 2), "precision": round(value, 6)} for recall, value in pairs]
+        return rows
+
+    def interval(self, seed: int, resamples: int) -> tuple[float, float] | None:
+        """Percentile bootstrap of `ap` over images (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13).
+
+        An image drawn twice has all its people and results twice.
+
+        Args:
+            seed: of the draws.
+            resamples: data sets drawn, each of I images.
+
+        Returns:
+            The 2.5th and 97.5th percentile; None where there is nobody to find.
+        """
+        positives = self._truth.positives[:, 0].astype(np.float64)
+        if not positives.sum():
+            return None
+        ranked = self._together().first(MAX_RESULTS, 0)
+        rng, count = np.random.default_rng(seed), len(positives)
+        found = []
+        for _ in range(resamples):
+            weights = np.bincount(rng.integers(count, size=count), minlength=count).astype(np.float64)
+            people = float(weights @ positives)
+            if people:
+                found.append(ranked.curves(weights, people)[0].ravel().mean())
+        low, high = np.percentile(found, [2.5, 97.5]).tolist()
+        return low, high
+
+
+def oracle_box_ap(people: People, results: Sequence[Json]) -> dict[str, float]:
+    """COCO's figures of results from annotated boxes, see `MaskAp.figures`."""
+    found = MaskAp(Truth(people))
+    found.add([int(item["id"]) for item in people.images], results)
+    return found.figures("oracle_box_")

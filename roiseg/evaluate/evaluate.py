@@ -1,32 +1,38 @@
-"""The `evaluate` stage: a trained head to figures, COCO results, plots and pictures."""
+"""The `evaluate` stage: a trained head to figures, COCO results, plots, pictures and a page to open."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 
 from roiseg.batches import Loading
 from roiseg.cache.params import ReaderParams
 from roiseg.coco import load_prepared
 from roiseg.dataset import RoiDataset
-from roiseg.evaluate.coco_eval import oracle_box_ap
-from roiseg.evaluate.infer import Prediction, Score, predictions
-from roiseg.evaluate.metrics import with_baseline
-from roiseg.evaluate.overlays import write_png
-from roiseg.evaluate.pictures import draw_validation, load_fixed, target_mask
-from roiseg.evaluate.plots import confusion_picture, iou_by_size, size_picture, write_rows
+from roiseg.evaluate.cases import RoiCase, choose_cases, load_cases
+from roiseg.evaluate.charts import draw_charts
+from roiseg.evaluate.coco_truth import Truth
+from roiseg.evaluate.curves import write_curves
+from roiseg.evaluate.detections import load_detections
+from roiseg.evaluate.evaluation import Evaluation
+from roiseg.evaluate.figures import save_figure
+from roiseg.evaluate.gallery import draw_sheet
+from roiseg.evaluate.infer import predictions
+from roiseg.evaluate.metrics import breakdown
+from roiseg.evaluate.overlays import Picture, write_png
+from roiseg.evaluate.pictures import LAYOUTS, draw_validation, load_fixed
+from roiseg.evaluate.report import Report, write_report
+from roiseg.evaluate.results import new_results
+from roiseg.evaluate.table import RoiTable
 from roiseg.files import new_folder, write_json
-from roiseg.masks import encode_mask
 from roiseg.params import Section
+from roiseg.previews import Previews
 from roiseg.progress import progress
 from roiseg.train.checkpoint import CHECKPOINT_FILE
 
-PERSON = 1
-"""Category id of the results: COCO's person."""
+DIGITS = 6
+"""Decimals of a figure in a file."""
 
 
 class EvaluateParams(Section):
@@ -34,6 +40,8 @@ class EvaluateParams(Section):
 
     checkpoint: str = Field(pattern=CHECKPOINT_FILE)
     images_per_batch: int = Field(ge=1)
+    detections: str = Field(pattern=r"\.(parquet|json)$")
+    boundary_ap: bool
 
 
 @dataclass(frozen=True)
@@ -42,96 +50,137 @@ class EvaluatePaths:
 
     Attributes:
         annotations: the person-only JSON of the images in use.
-        pictures: folder of the fixed validation images.
+        detections: boxes of the same images, see `load_detections`.
+        pictures: folder of the fixed validation images; None: they aren't drawn.
+        previews: of the images; None: no ROI is shown.
         figures: out, flat JSON.
-        plots: out, folder.
-        results: out, COCO results JSON.
+        plots: out, folder of pictures.
+        curves: out, folder of tables that DVC draws.
+        results: out, COCO results JSON from annotated boxes.
+        detector_results: out, COCO results JSON from detected boxes.
+        table: out, a row for each ROI.
+        report: out, HTML.
     """
 
     annotations: Path
-    pictures: Path
+    detections: Path
+    pictures: Path | None
+    previews: Path | None
     figures: Path
     plots: Path
+    curves: Path
     results: Path
+    detector_results: Path
+    table: Path
+    report: Path
 
 
-def coco_results(prediction: Prediction, dataset: RoiDataset) -> list[dict[str, Any]]:
-    """COCO results of a batch: masks at the size of their images, as compressed RLE."""
-    results = []
-    probabilities = prediction.logits.softmax(dim=1)
-    boxes = prediction.batch.boxes.double().numpy()
-    for position, number in enumerate(prediction.batch.numbers.tolist()):
-        row = prediction.batch.rows[int(boxes[position, 0])]
-        resize = dataset.index.resize(row)
-        roi_image = resize.boxes_to_image(boxes[position : position + 1, 1:])[0]
-        mask, score = target_mask(probabilities[position], roi_image, resize.image_hw)
-        people = dataset.index.people(row)
-        results.append(
-            {
-                "image_id": people.image_id,
-                "category_id": PERSON,
-                "annotation_id": int(people.annotation_ids[number]),
-                "score": round(score, 6),
-                "segmentation": encode_mask(mask),
-            }
-        )
-    return results
+@dataclass(frozen=True)
+class Trained:
+    """A head and what a report calls it.
 
+    Attributes:
+        module: with trained weights, in eval mode.
+        name: of the head.
+        checkpoint: what of it this is, such as "best_model.pth, epoch 12".
+    """
 
-def _longer_sides(prediction: Prediction, dataset: RoiDataset) -> NDArray[np.float64]:
-    boxes = prediction.batch.boxes.double().numpy()
-    sides = []
-    for number, *box in boxes.tolist():
-        roi = dataset.index.resize(prediction.batch.rows[int(number)]).boxes_to_image(np.array([box]))[0]
-        sides.append(float((roi[2:] - roi[:2]).max()))
-    return np.array(sides)
+    module: torch.nn.Module
+    name: str
+    checkpoint: str
 
 
 def evaluate(
-    head: torch.nn.Module, dataset: RoiDataset, params: EvaluateParams, reader: ReaderParams, paths: EvaluatePaths
+    head: Trained,
+    dataset: RoiDataset,
+    params: EvaluateParams,
+    reader: ReaderParams,
+    paths: EvaluatePaths,
+    *,
+    device: torch.device,
 ) -> dict[str, float]:
-    """Score a head on the validation split and write all reports.
+    """Score a head on a split and write all reports.
 
     Args:
-        head: with trained weights, in eval mode.
+        head: to score.
         dataset: the split.
         params: section `evaluate`.
         reader: section `reader`.
         paths: inputs and outs.
+        device: where the head runs.
 
     Returns:
         The flat figures that were written.
+
+    Raises:
+        PredictionError: the head answers with NaN or infinities.
+        ResultsError: detections that can't be used, or of other images.
+        PackageError: `evaluate.boundary_ap` without the extra that it needs.
+        MissingImageError, ImageReadError: previews that aren't there or can't be read.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    head.to(device)
-    score, sides = Score.empty(), []
-    results: list[dict[str, Any]] = []
-    rois = int(dataset.index.rois_per_image.sum())
-    with progress("evaluate", rois) as tick:
-        for prediction in predictions(head, dataset, device, Loading(params.images_per_batch, reader.load_threads, reader.ahead)):
-            score.add(prediction)
-            sides.append(_longer_sides(prediction, dataset))
-            results += coco_results(prediction, dataset)
-            tick(len(prediction.batch.numbers))
-    people = load_prepared(paths.annotations)
-    for result in results:
-        result["category_id"] = people.category["id"]
-    figures = {
-        **with_baseline(score.metrics, score.without_two),
-        **oracle_box_ap(people, results),
-        "images": len(dataset.rows),
-        "rois": rois,
-    }
-    confusions = score.metrics.confusions
-    with new_folder(paths.plots) as plots:
-        confusion_picture(confusions.sum(axis=0), plots / "confusion.png")
-        rows = iou_by_size(confusions, np.concatenate(sides) if sides else np.zeros(0))
-        write_rows(plots / "iou_by_size.csv", rows)
-        size_picture(rows, plots / "iou_by_size.png")
-        fixed = load_fixed(paths.pictures, dataset)
-        if fixed:
-            title = f"prediction: miou_fg_roi {figures['miou_fg_roi']:.4f}"
-            write_png(plots / "validation.png", draw_validation(head, dataset, fixed, device, title, "two_row"))
-    write_json(paths.results, results, indent=None)
-    write_json(paths.figures, {name: round(float(value), 6) for name, value in figures.items()})
+    head.module.to(device)
+    truth = Truth(load_prepared(paths.annotations))
+    detections = load_detections(paths.detections, dataset.index, truth.category_id)
+    evaluation = Evaluation(dataset, truth, detections, boundary_ap=params.boundary_ap)
+    loading = Loading(params.images_per_batch, reader.load_threads, reader.ahead)
+    rows = evaluation.rows
+    with (
+        new_results(paths.results) as write_oracle,
+        new_results(paths.detector_results) as write_detector,
+        progress("evaluate", len(rows)) as tick,
+    ):
+        for prediction in predictions(head.module, dataset, device, loading, rows=rows, further=evaluation.further):
+            evaluation.add(prediction, write_oracle, write_detector)
+            tick(len(prediction.batch.rows))
+    table = evaluation.table
+    table.write(paths.table)
+    figures = evaluation.figures() | {f"detector_{name}": float(count) for name, count in detections.counts.items()}
+    _show(head, dataset, table, evaluation, figures, paths, device)
+    write_json(paths.figures, {name: round(float(value), DIGITS) for name, value in figures.items()})
     return figures
+
+
+def _show(
+    head: Trained,
+    dataset: RoiDataset,
+    table: RoiTable,
+    evaluation: Evaluation,
+    figures: dict[str, float],
+    paths: EvaluatePaths,
+    device: torch.device,
+) -> None:
+    """Plots, pictures and the page."""
+    curves = evaluation.curves()
+    with new_folder(paths.curves) as folder:
+        write_curves(folder, curves)
+    charts = draw_charts(curves, table.confusions.sum(axis=0))
+    choice = choose_cases(table)
+    cases: dict[int, RoiCase] = {}
+    if paths.previews is not None:
+        found = load_cases(head.module, dataset, table, choice.positions, Previews(paths.previews), device)
+        cases = dict(zip(choice.positions.tolist(), found, strict=True))
+    overlays = _overlays(head, dataset, figures, paths, device)
+    with new_folder(paths.plots) as folder:
+        for chart in charts:
+            if chart.draw is not None:
+                save_figure(chart.draw(), folder / f"{chart.name}.png")
+        for name, positions in (("worst", choice.worst), ("best", choice.best)):
+            shown = [cases[position] for position in positions.tolist() if position in cases]
+            if shown:
+                write_png(folder / f"{name}.png", draw_sheet(shown, f"{head.name}: {name} {len(shown)} by target IoU"))
+        for layout, picture in overlays.items():
+            write_png(folder / f"validation_{layout}.png", picture)
+    gallery = [cases[position] for position in choice.gallery.tolist() if position in cases]
+    overlay = overlays.get("two_row")
+    write_report(paths.report, Report(head.name, head.checkpoint, figures, breakdown(table), charts, overlay, gallery))
+
+
+def _overlays(
+    head: Trained, dataset: RoiDataset, figures: dict[str, float], paths: EvaluatePaths, device: torch.device
+) -> dict[str, Picture]:
+    """The fixed images in each layout; none where there are no such images."""
+    fixed = load_fixed(paths.pictures, dataset) if paths.pictures is not None else []
+    if not fixed:
+        return {}
+    title = f"prediction: miou_fg_roi {figures['miou_fg_roi']:.4f}" if "miou_fg_roi" in figures else "prediction"
+    return {layout: draw_validation(head.module, dataset, fixed, device, title, layout) for layout in LAYOUTS}

@@ -1,6 +1,6 @@
 """Running a head over a split, batch by batch."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,12 @@ from torch import Tensor, nn
 
 from roiseg.batches import Batch, Loading, dequantise, whole_batches
 from roiseg.dataset import RoiDataset
-from roiseg.evaluate.metrics import MaskMetrics
+from roiseg.evaluate.baselines import NEVER_CLASS_2, beside
+from roiseg.evaluate.confusion import MaskMetrics
+from roiseg.geometry import Floats
 from roiseg.nn.outputs import HeadOutput
+
+Further = Callable[[int], Floats]
 
 MAX_ROIS = 64
 """ROIs in one pass of the head, which bounds memory in an image of 289 people."""
@@ -24,10 +28,14 @@ class Prediction:
     Attributes:
         batch: what was asked.
         logits: (R, 3, h, w) float32, on the CPU.
+        further: (F, 5) float32 of image number in the batch and xyxy in the unit frame: boxes that aren't annotated.
+        further_logits: (F, 3, h, w) float32, on the CPU.
     """
 
     batch: Batch
     logits: Tensor
+    further: Tensor
+    further_logits: Tensor
 
     @property
     def classes(self) -> NDArray[np.uint8]:
@@ -83,13 +91,44 @@ def run_head(head: nn.Module, features: Mapping[str, Tensor], boxes: Tensor) -> 
 
 
 @torch.no_grad()
-def predictions(head: nn.Module, dataset: RoiDataset, device: torch.device, loading: Loading) -> Iterator[Prediction]:
-    """Answers for every ROI of a split, in row order; the head must be in eval mode."""
+def predictions(
+    head: nn.Module,
+    dataset: RoiDataset,
+    device: torch.device,
+    loading: Loading,
+    *,
+    rows: Sequence[int] | None = None,
+    further: Further | None = None,
+) -> Iterator[Prediction]:
+    """Answers for every ROI of a split, in row order; features are read once.
+
+    Args:
+        head: on `device`, in eval mode.
+        dataset: the split.
+        device: where the head is.
+        loading: batch size and threads.
+        rows: which images; None: those that have ROIs.
+        further: row -> (F, 4) xyxy in the unit frame, boxes that aren't annotated; None: annotated ROIs only.
+    """
     scales = {name: torch.from_numpy(values) for name, values in dataset.store.scales.items()}
     floats: dict[str, Tensor] = {}
-    for batch in whole_batches(dataset, loading):
+    for batch in whole_batches(dataset, loading, rows):
         features = dequantise(batch.features, scales, device, floats)
-        yield Prediction(batch, run_head(head, features, batch.boxes.to(device)))
+        logits = run_head(head, features, batch.boxes.to(device))
+        if further is None:
+            yield Prediction(batch, logits, batch.boxes[:0], logits[:0])
+            continue
+        # In passes of their own: ROIs may look at those beside them, and annotated ones must not depend on a detector.
+        boxes = _further_boxes(batch, further)
+        yield Prediction(batch, logits, boxes, run_head(head, features, boxes.to(device)))
+
+
+def _further_boxes(batch: Batch, further: Further) -> Tensor:
+    parts = [np.zeros((0, 5))]
+    for place, row in enumerate(batch.rows):
+        boxes = further(row)
+        parts.append(np.concatenate([np.full((len(boxes), 1), place), boxes], axis=1))
+    return torch.from_numpy(np.concatenate(parts).astype(np.float32))
 
 
 @dataclass
@@ -117,3 +156,7 @@ class Score:
         labels = prediction.batch.targets.labels.numpy()
         self.metrics.add(prediction.classes, labels)
         self.without_two.add(prediction.classes_without_two, labels)
+
+    def figures(self) -> dict[str, float]:
+        """Those of arg-max over all classes, and beside them those of arg-max over background and target only."""
+        return self.metrics.figures() | beside(NEVER_CLASS_2, self.without_two.figures())

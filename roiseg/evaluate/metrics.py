@@ -1,115 +1,90 @@
-"""The mIoU figures, each under the name that says what it is.
+"""The figures of an evaluation, each under the name that says what it is, and their breakdown by kind of ROI.
 
-Symbols: R ROIs, K = 3 classes, (h, w) cells of the mask.
+Symbols: R ROIs, S sums.
 """
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
-from numpy.typing import NDArray
 
-from roiseg.masks import BACKGROUND, NON_TARGET, TARGET
+from roiseg.evaluate.confusion import SUMS as CONFUSION_SUMS
+from roiseg.evaluate.confusion import confusion_figures, confusion_sums, defined, share, value_and_presence
+from roiseg.evaluate.strata import GROUPS, strata
+from roiseg.evaluate.table import RoiTable
+from roiseg.geometry import Floats
 
-CLASSES = 3
+SUMS = (
+    *CONFUSION_SUMS,
+    "boundary_crop",
+    "rois_boundary_crop",
+    "boundary_image",
+    "rois_boundary_image",
+    "separation_right",
+    "separation_pixels",
+)
+"""What `roi_sums` counts for each ROI; `rois_*` is 1 where there is something to measure."""
+
+COUNTED = ("rois_target", "rois_nontarget", "separation_pixels")
+"""Sums that are told with the figures: over how many ROIs a mean runs, or pixels a share."""
+
+BROKEN_DOWN = ("miou_fg_roi", "iou_target_roi", "iou_nontarget_roi", "f1_target", "boundary_iou_crop", "detection_rate_50")
+"""Figures of each stratum."""
 
 
-def roi_confusions(predicted: NDArray[np.integer], labels: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Confusion matrix of every ROI.
-
-    Args:
-        predicted: (R, h, w) of 0, 1, 2.
-        labels: (R, h, w) of 0, 1, 2.
+def roi_sums(table: RoiTable) -> Floats:
+    """What is summed over ROIs.
 
     Returns:
-        (R, K, K) pixel counts, rows are labels, columns are predictions.
+        (R, S), columns as `SUMS`.
     """
-    count = len(labels)
-    cells = labels.astype(np.int64) * CLASSES + predicted
-    cells += np.arange(count)[:, None, None] * CLASSES**2
-    return np.bincount(cells.ravel(), minlength=count * CLASSES**2).reshape(count, CLASSES, CLASSES)
+    columns = [confusion_sums(table.confusions)]
+    for counts in (table.boundary_crop, table.boundary_image):
+        columns += value_and_presence(share(counts[:, 0], counts[:, 1]))
+    return np.concatenate([*columns, table.separation], axis=1)
 
 
-def ious(confusions: NDArray[np.int64]) -> NDArray[np.float64]:
-    """IoU (..., K) of confusion matrices (..., K, K); NaN where a class is neither there nor predicted."""
-    shared = np.diagonal(confusions, axis1=-2, axis2=-1).astype(np.float64)
-    union = confusions.sum(-1) + confusions.sum(-2) - shared
-    return np.asarray(np.divide(shared, union, out=np.full_like(shared, np.nan), where=union > 0))
+def figures_of(sums: Floats) -> dict[str, Floats]:
+    """Figures of any number of sets of ROIs.
 
-
-def _mean(values: NDArray[np.float64]) -> float:
-    """Mean of what isn't NaN; 0 where nothing is left, as a data set without any such region has nothing right about it."""
-    kept = values[~np.isnan(values)]
-    return float(kept.mean()) if kept.size else 0.0
-
-
-class MaskMetrics:
-    """Collects the confusion matrix of every ROI, 36 bytes each, and no mask."""
-
-    def __init__(self) -> None:
-        self._confusions: list[NDArray[np.int32]] = []
-
-    @classmethod
-    def together(cls, metrics: Sequence["MaskMetrics"]) -> "MaskMetrics":
-        """What several have counted, one after the other."""
-        found = cls()
-        found._confusions = [part for item in metrics for part in item._confusions]
-        return found
-
-    def add(self, predicted: NDArray[np.integer], labels: NDArray[np.integer]) -> None:
-        """Count a batch of ROIs: two (R, h, w) of 0, 1, 2."""
-        self._confusions.append(roi_confusions(predicted, labels).astype(np.int32))
-
-    @property
-    def confusions(self) -> NDArray[np.int64]:
-        """(R, K, K) of all ROIs so far."""
-        if not self._confusions:
-            return np.zeros((0, CLASSES, CLASSES), dtype=np.int64)
-        return np.concatenate(self._confusions).astype(np.int64)
-
-    def figures(self) -> dict[str, float]:
-        """All figures, flat.
-
-        * `iou_target_roi`, `iou_nontarget_roi`: mean over ROIs; a class that is neither there nor predicted is skipped, a
-          region predicted where none is counts 0.
-        * `miou_fg_roi`: mean of those two. The figure that leads.
-        * `miou_fg_pooled`: mean over the ROI values of both classes in one pool, which rewards never predicting class 2.
-        * `miou_fg_dataset`: intersections and unions summed over the data set, mean of classes 1 and 2.
-        * `iou_bg`, `miou_3class`: likewise over the data set, for the background and for all three.
-        * `pixel_accuracy`, `target_precision`, `target_recall`: pixels over the data set.
-        * `detection_rate_50`, `detection_rate_70`: share of ROIs whose target IoU is at least 0.5, 0.7.
-        """
-        confusions = self.confusions
-        per_roi = ious(confusions)
-        target, other = per_roi[:, TARGET], per_roi[:, NON_TARGET]
-        total = confusions.sum(axis=0)
-        whole = np.nan_to_num(ious(total))
-        pixels = max(int(total.sum()), 1)
-        hits = np.nan_to_num(target)
-        return {
-            "miou_fg_roi": (_mean(target) + _mean(other)) / 2,
-            "iou_target_roi": _mean(target),
-            "iou_nontarget_roi": _mean(other),
-            "miou_fg_pooled": _mean(per_roi[:, TARGET:]),
-            "miou_fg_dataset": float(whole[TARGET:].mean()),
-            "iou_bg": float(whole[BACKGROUND]),
-            "miou_3class": float(whole.mean()),
-            "pixel_accuracy": float(np.trace(total)) / pixels,
-            "target_precision": float(total[TARGET, TARGET] / max(total[:, TARGET].sum(), 1)),
-            "target_recall": float(total[TARGET, TARGET] / max(total[TARGET].sum(), 1)),
-            "detection_rate_50": float((hits >= 0.5).mean()) if len(hits) else 0.0,
-            "detection_rate_70": float((hits >= 0.7).mean()) if len(hits) else 0.0,
-        }
-
-
-NEVER_TWO = ("miou_fg_roi", "iou_target_roi", "miou_fg_pooled")
-
-
-def with_baseline(metrics: MaskMetrics, without_two: MaskMetrics) -> dict[str, float]:
-    """The figures, and beside them those of the same head if it never predicted class 2.
+    * All of `confusion_figures`.
+    * `boundary_iou_crop`, `boundary_iou_image`: boundary IoU of the target, mean over ROIs; see `roiseg.evaluate.boundary`.
+    * `separation_accuracy`: see `roiseg.evaluate.separation`.
 
     Args:
-        metrics: of arg-max over all classes.
-        without_two: of arg-max over background and target only.
+        sums: (..., S), see `roi_sums`.
+
+    Returns:
+        Name -> (...), NaN where there is nothing to measure.
     """
-    baseline: Mapping[str, float] = without_two.figures()
-    return metrics.figures() | {f"never_class_2_{name}": baseline[name] for name in NEVER_TWO}
+    summed = dict(zip(SUMS, np.moveaxis(sums, -1, 0), strict=True))
+    return confusion_figures(sums[..., : len(CONFUSION_SUMS)]) | {
+        "boundary_iou_crop": share(summed["boundary_crop"], summed["rois_boundary_crop"]),
+        "boundary_iou_image": share(summed["boundary_image"], summed["rois_boundary_image"]),
+        "separation_accuracy": share(summed["separation_right"], summed["separation_pixels"]),
+    }
+
+
+def roi_figures(table: RoiTable) -> dict[str, float]:
+    """All figures of a table, flat, and how many images, ROIs and pixels they are of.
+
+    Returns:
+        See `figures_of`; a figure without anything to measure is left out. Then `images`, `rois`, and of these `rois_target` and
+        `rois_nontarget`, where that class is annotated or predicted; `separation_pixels`.
+    """
+    total = roi_sums(table).sum(axis=0)
+    counts = {name: int(total[SUMS.index(name)]) for name in COUNTED}
+    return defined(figures_of(total)) | {"images": len(np.unique(table.image_ids)), "rois": len(table)} | counts
+
+
+def breakdown(table: RoiTable) -> list[dict[str, object]]:
+    """The figures of `BROKEN_DOWN` for each kind of ROI.
+
+    Returns:
+        A row for each stratum of each group, also where no ROI is in it: `group`, `stratum`, `rois`, `images`, and the figures,
+        None where there is nothing to measure.
+    """
+    found, rows = strata(table), []
+    for group, names in GROUPS.items():
+        for stratum in names:
+            figures = roi_figures(table.part(found[group] == stratum))
+            counts: dict[str, object] = {name: figures[name] for name in ("rois", "images")}
+            rows.append({"group": group, "stratum": stratum} | counts | {name: figures.get(name) for name in BROKEN_DOWN})
+    return rows

@@ -17,10 +17,11 @@ from roiseg.dataset import RoiDataset
 from roiseg.evaluate.infer import head_outputs
 from roiseg.evaluate.overlays import Person, Picture, draw_boxes, draw_heat, draw_masks, outline, tint
 from roiseg.evaluate.palette import GREEN, RED, YELLOW
+from roiseg.evaluate.placed import paste_target
 from roiseg.evaluate.sheets import legend, shown, side_by_side, stacked, table, text_line, with_bar
 from roiseg.extractor.images import decode, read_bytes
 from roiseg.geometry import Floats
-from roiseg.masks import BACKGROUND, NON_TARGET, TARGET, Bools, Floats32, paste
+from roiseg.masks import BACKGROUND, Bools, Floats32, paste
 from roiseg.nn.outputs import HeadOutput
 from roiseg.types import HW
 
@@ -35,10 +36,7 @@ CLAIMED_ALPHA = 0.35
 
 
 def target_mask(probabilities: Tensor, box_image: Floats, image_hw: HW) -> tuple[Bools, float]:
-    """One person's mask at the size of the image.
-
-    A pixel is target where the target's probability, brought back to the image, is above that of both other classes: the
-    arg-max of the ROI mask, with an outline as smooth as the probabilities.
+    """One person's mask at the size of the image, see `paste_target`.
 
     Args:
         probabilities: (3, h, w), softmaxed.
@@ -46,15 +44,10 @@ def target_mask(probabilities: Tensor, box_image: Floats, image_hw: HW) -> tuple
         image_hw: (H, W).
 
     Returns:
-        (H, W), and the confidence: the mean target probability of the ROI's cells where the target wins (0 for none).
+        (H, W), and the confidence.
     """
-    values = probabilities.numpy()
-    margin = values[TARGET] - np.maximum(values[BACKGROUND], values[NON_TARGET])
-    window, inside = paste(margin, box_image, image_hw)
-    mask = np.zeros(image_hw, dtype=bool)
-    mask[window] = inside > 0
-    won = margin > 0
-    return mask, float(values[TARGET][won].mean()) if won.any() else 0.0
+    pasted = paste_target(probabilities.numpy(), box_image, image_hw)
+    return pasted.placed.whole(image_hw), pasted.score
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from roiseg.evaluate.confusion import ious
 from roiseg.evaluate.figures import save_figure
-from roiseg.evaluate.metrics import ious
 from roiseg.files import write_bytes
 from roiseg.masks import CLASS_NAMES, NON_TARGET, TARGET
 

@@ -21,6 +21,9 @@ from roiseg.masks import CLASS_NAMES
 
 CLASSES = len(CLASS_NAMES)
 
+PARTS_HELD = 256
+"""Tables that wait to be joined: the arrays of a small one take more room than what is in them."""
+
 
 class Field(NamedTuple):
     """How a field of `RoiTable` lies in the file.
@@ -144,3 +147,22 @@ class RoiTable:
             values = [frame.column(key).to_numpy().astype(field.held) for key in field.columns]
             found[name] = np.stack(values, axis=1).reshape(frame.num_rows, *field.shape)
         return cls(**found)
+
+
+class TableBuilder:
+    """Collects the rows of many images without an object for each."""
+
+    def __init__(self) -> None:
+        self._merged: list[RoiTable] = []
+        self._recent: list[RoiTable] = []
+
+    def add(self, part: RoiTable) -> None:
+        """Append the rows of some ROIs."""
+        self._recent.append(part)
+        if len(self._recent) == PARTS_HELD:
+            self._merged.append(RoiTable.together(self._recent))
+            self._recent = []
+
+    def table(self) -> RoiTable:
+        """All rows so far, in the order they came in."""
+        return RoiTable.together([*self._merged, *self._recent])

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from roiseg.batches import dequantise, single_batch
 from roiseg.dataset import RoiDataset
+from roiseg.evaluate.complexity import counted_figures
 from roiseg.export.onnx import export_head
 from roiseg.export.parity import parity
+from roiseg.export.timing import measure
 from roiseg.extractor.graph import bake_scales, load_graph
 from roiseg.files import new_folder, sha256_file, write_bytes, write_json
 from roiseg.masks import CLASS_NAMES
@@ -41,6 +43,7 @@ class ExportInputs:
     Attributes:
         head: trained, in eval mode, on the CPU.
         checkpoint: where its weights came from.
+        file: that it was read from.
         val: validation split, for real features.
         backbone: the cut ONNX.
         scales: of int8 layers.
@@ -48,6 +51,7 @@ class ExportInputs:
 
     head: nn.Module
     checkpoint: Checkpoint
+    file: Path
     val: RoiDataset
     backbone: Path
     scales: Mapping[str, NDArray[Any]]
@@ -89,14 +93,31 @@ def real_cases(val: RoiDataset, count: int) -> list[tuple[Tensor, ...]]:
     return cases
 
 
-def export(inputs: ExportInputs, params: ExportParams, out: Path, figures: Path) -> dict[str, float]:
-    """Write `head.onnx`, `backbone.onnx` and `head.json` into a folder, and the figures of their check.
+@dataclass(frozen=True)
+class ExportPaths:
+    """What the stage writes.
+
+    Attributes:
+        out: out, folder.
+        figures: out, flat JSON.
+        times: JSON with what differs from run to run, and so no out.
+    """
+
+    out: Path
+    figures: Path
+    times: Path
+
+
+def export(inputs: ExportInputs, params: ExportParams, paths: ExportPaths) -> dict[str, float]:
+    """Write `head.onnx`, `backbone.onnx` and `head.json` into a folder, the figures of their check and cost, and their times.
 
     Args:
         inputs: head, checkpoint, data.
         params: section `export`.
-        out: folder.
-        figures: flat JSON.
+        paths: where to.
+
+    Returns:
+        The figures, before they are rounded.
 
     Raises:
         ParityError: the exported head disagrees with torch; nothing is written then.
@@ -104,7 +125,7 @@ def export(inputs: ExportInputs, params: ExportParams, out: Path, figures: Path)
     specs = [inputs.val.store.specs[name] for name in inputs.val.layers]
     height, width = inputs.val.store.asked["input"]["hw"]
     metadata = head_metadata(inputs)
-    with new_folder(out) as folder:
+    with new_folder(paths.out) as folder:
         model = export_head(inputs.head, specs, (height, width), params.opset, metadata, folder / HEAD_FILE)
         real: Sequence[tuple[Tensor, ...]] = real_cases(inputs.val, REAL_IMAGES)
         worst = parity(inputs.head, specs, (height, width), folder / HEAD_FILE, params.tolerance, real)
@@ -114,10 +135,12 @@ def export(inputs: ExportInputs, params: ExportParams, out: Path, figures: Path)
         size = (folder / HEAD_FILE).stat().st_size
     result = {
         "parity_max_abs": worst,
-        "parameters": sum(item.numel() for item in inputs.head.parameters()),
+        **counted_figures(inputs.head, specs, (height, width)),
+        "checkpoint_bytes": inputs.file.stat().st_size,
         "onnx_bytes": size,
         "onnx_nodes": len(model.graph.node),
     }
     # Rounded up to three digits: the last bits of a float32 sum aren't a property of the head.
-    write_json(figures, result | {"parity_max_abs": float(f"{worst:.3g}")})
+    write_json(paths.figures, result | {"parity_max_abs": float(f"{worst:.3g}")})
+    write_json(paths.times, measure(inputs.head, specs, (height, width), paths.out / HEAD_FILE))
     return result

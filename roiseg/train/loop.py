@@ -20,7 +20,6 @@ from torch import Tensor
 from roiseg.batches import Batch, Loading
 from roiseg.errors import TrainingError
 from roiseg.evaluate.infer import Score, predictions
-from roiseg.evaluate.metrics import with_baseline
 from roiseg.evaluate.overlays import write_png
 from roiseg.evaluate.pictures import draw_validation
 from roiseg.params import nearest
@@ -49,8 +48,7 @@ def check_metric(name: str) -> None:
     Raises:
         TrainingError: it isn't.
     """
-    empty = Score.empty()
-    known = with_baseline(empty.metrics, empty.without_two)
+    known = Score.empty().figures()
     if name not in known:
         raise TrainingError(f"train.early_stop.metric is {name!r}, which validation doesn't give; {nearest(name, known)}")
 
@@ -277,8 +275,7 @@ class Trainer:
         score = Score.empty()
         for prediction in predictions(learner.average.head, learner.phase.val, self._fabric.device, self._loading):
             score.add(prediction)
-        score = Score.together(self._world.gather(score))
-        return with_baseline(score.metrics, score.without_two)
+        return Score.together(self._world.gather(score)).figures()
 
     def _save(self, learner: Learner, epoch: int, figures: dict[str, float]) -> None:
         """Picture first, as the observers last: a checkpoint on disk says that its epoch is done."""

@@ -23,6 +23,7 @@ BUILTIN = {
     "UnwritableError": OSError,
     "WorkBusyError": BlockingIOError,
     "CheckpointError": ValueError,
+    "ResultsError": ValueError,
     "TrainingError": RuntimeError,
     "PredictionError": ValueError,
     "PackageError": ImportError,

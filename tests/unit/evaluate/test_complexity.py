@@ -7,7 +7,19 @@ import torch
 from head_factory import COMPOSED, MODELS, fresh_head
 from torch import Tensor, nn
 
-from roiseg.evaluate.complexity import REPEATS, WARM_UP, count, flops, milliseconds
+from roiseg.evaluate.complexity import (
+    MIB,
+    REPEATS,
+    WARM_UP,
+    count,
+    counted_figures,
+    example,
+    flops,
+    median_ms,
+    milliseconds,
+    peak_bytes,
+)
+from roiseg.evaluate.live_bytes import LiveBytes
 from roiseg.heads import FAMILIES, build_head, parse_model
 from roiseg.nn.attention import CellAttention
 from roiseg.params import overlay
@@ -99,6 +111,108 @@ def test_rois_that_look_at_each_other_cost_more_the_more_there_are() -> None:
     assert few < many
 
 
+# --- memory ---
+
+
+class SmallNet(nn.Module):
+    """A convolution of 4 to 6 channels, a step on its result, and a convolution to 2."""
+
+    def __init__(self, step: nn.Module) -> None:
+        super().__init__()
+        self.first, self.step, self.last = nn.Conv2d(4, 6, 3, padding=1), step, nn.Conv2d(6, 2, 1)
+
+    def forward(self, features: Mapping[str, Tensor], boxes: Tensor) -> Tensor:
+        values: Tensor = self.first(features["stripes"])
+        values = self.step(values)
+        values = self.last(values)
+        return values.flatten(1)
+
+
+HELD = 4 * (48 * 4 + 2 * 5)
+"""Bytes of a layer of 8 x 6 cells and 4 channels, and of two boxes."""
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (nn.ReLU(), HELD + 4 * 48 * (6 + 6)),
+        (nn.ReLU(inplace=True), HELD + 4 * 48 * (6 + 2)),
+        (nn.Upsample(scale_factor=2), HELD + 4 * 48 * (4 * 6 + 4 * 2)),
+        (nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU()), HELD + 4 * 48 * (6 + 6 + 6)),
+    ],
+    ids=["two at once", "in place", "the last step is the largest", "the caller holds the first"],
+)
+def test_peak_by_hand(step: nn.Module, expected: int) -> None:
+    assert peak_bytes(SmallNet(step), STRIPES, INPUT_HW, images=1, rois=2) == expected
+
+
+def test_weights_and_what_looks_at_them_are_apart() -> None:
+    """Views of weights are free; what is computed of them isn't."""
+
+    class Rearranged(nn.Module):
+        def __init__(self, *, scaled: bool) -> None:
+            super().__init__()
+            self.weight, self.scaled = nn.Parameter(torch.ones(1000, 4)), scaled
+
+        def forward(self, features: Mapping[str, Tensor], boxes: Tensor) -> Tensor:
+            weight = self.weight * 2 if self.scaled else self.weight.t()
+            return features["stripes"] + weight[0, 0]
+
+    looked, computed = (peak_bytes(Rearranged(scaled=scaled), STRIPES, INPUT_HW, images=1, rois=2) for scaled in (False, True))
+    assert looked == HELD + 4 * 48 * 4
+    assert computed == HELD + 4 * 48 * 4 + 4 * 4000
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_peak_is_that_of_a_real_pass(family: str) -> None:
+    head = build_head(parse_model(MODELS[family]), SPECS).eval()
+    *maps, boxes = example(LAYERS, INPUT_HW, 4)
+    features = {spec.name: values for spec, values in zip(LAYERS, maps, strict=True)}
+    with torch.no_grad(), LiveBytes([*maps, boxes], [*head.parameters(), *head.buffers()]) as live:
+        head(features, boxes)
+    assert peak_bytes(head.train(), LAYERS, INPUT_HW, images=1, rois=4) == live.peak
+    assert head.training
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("family", ["roi_unet", "multiscale", "hierarchical_unet_v1"])
+def test_peak_is_that_of_a_gpu(family: str) -> None:
+    """A little more than counted: the allocator rounds up, and convolutions may ask for scratch memory."""
+    specs = {"layer_34": FeatureSpec("layer_34", 64, (8.0, 8.0)), "layer_3": FeatureSpec("layer_3", 32, (4.0, 4.0))}
+    layers, input_hw = list(specs.values()), (640, 640)
+    head = build_head(parse_model(MODELS[family]), specs).eval().cuda()
+    *maps, boxes = (item.cuda() for item in example(layers, input_hw, 10))
+    features = {spec.name: values for spec, values in zip(layers, maps, strict=True)}
+    given = torch.cuda.memory_allocated()
+    with torch.no_grad():
+        head(features, boxes)
+        torch.cuda.reset_peak_memory_stats()
+        head(features, boxes)
+    made = torch.cuda.max_memory_allocated() - given
+    counted = peak_bytes(head, layers, input_hw, images=1, rois=10) - 4 * sum(item.numel() for item in (*maps, boxes))
+    assert 0.95 * counted <= made <= 1.5 * counted + 32 * MIB
+
+
+def test_flat_figures() -> None:
+    head = build_head(parse_model(MODELS["roi_crop"]), SPECS)
+    found = counted_figures(head, LAYERS, INPUT_HW)
+    assert list(found) == [
+        "parameters",
+        "gflops_per_roi",
+        "gflops_per_image",
+        "peak_mib_1_roi",
+        "peak_mib_3_rois",
+        "peak_mib_10_rois",
+    ]
+    assert found["gflops_per_image"] == pytest.approx(count(head, LAYERS, INPUT_HW).gflops_per_image, rel=1e-3)
+    assert found["peak_mib_3_rois"] == pytest.approx(peak_bytes(head, LAYERS, INPUT_HW, images=1, rois=3) / MIB, abs=6e-4)
+    assert counted_figures(fresh_head(parse_model(MODELS["roi_crop"]), SPECS, seed=7), LAYERS, INPUT_HW) == found
+
+
+# --- time ---
+
+
 def test_no_rois_are_refused() -> None:
     with pytest.raises(ValueError, match=r"rois is 0, expected at least 1: the costs of an image are shared among its ROIs"):
         count(OneLayer(nn.Identity()), STRIPES, INPUT_HW, rois=0)
@@ -122,3 +236,22 @@ def test_time_is_the_median_of_warm_passes(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_time_of_a_head() -> None:
     assert milliseconds(fresh_head(parse_model(MODELS["roi_crop"]), SPECS), LAYERS, INPUT_HW, 3) > 0
+
+
+@pytest.mark.parametrize(
+    ("spent", "seconds", "passes", "expected"),
+    [
+        ([5.0, 4.0, 1.0], 3.0, 2, 4000.0),
+        ([9.0, 1.0, 1.0, 0.5, 0.7, 1.0], 12.0, 5, 600.0),
+        ([0.001] * (WARM_UP + REPEATS), 60.0, WARM_UP + REPEATS, 1.0),
+    ],
+    ids=["slow: one is timed", "what is timed comes after the warm-up", "quick: all"],
+)
+def test_time_ends_with_its_budget(
+    monkeypatch: pytest.MonkeyPatch, spent: list[float], seconds: float, passes: int, expected: float
+) -> None:
+    ticks = iter([tick for number, took in enumerate(spent) for tick in (100.0 * number, 100.0 * number + took)])
+    monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
+    runs: list[int] = []
+    assert median_ms(lambda: runs.append(1), torch.device("cpu"), seconds) == pytest.approx(expected)
+    assert len(runs) == passes

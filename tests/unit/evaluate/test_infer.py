@@ -1,11 +1,15 @@
 """Tests of roiseg.evaluate.infer: passes of a head are bounded, and leave the ROIs of an image together."""
 
+import numpy as np
 import pytest
 import torch
 from head_factory import COMPOSED, fresh_head
+from store_factory import MODEL, Project, shared_project
 
-from roiseg.evaluate.infer import MAX_ROIS, pass_sizes, run_head
+from roiseg.batches import Loading
+from roiseg.evaluate.infer import MAX_ROIS, pass_sizes, predictions, run_head
 from roiseg.export.onnx import example_inputs
+from roiseg.geometry import Floats
 from roiseg.heads import parse_model
 from roiseg.types import FeatureSpec
 
@@ -40,3 +44,41 @@ def test_rois_that_hear_each_other_say_the_same_in_any_batch() -> None:
         second = {name: values[1:] for name, values in zip(SPECS, maps, strict=True)}
         alone = run_head(head, second, boxes[40:] - torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0]))
     torch.testing.assert_close(together[40:], alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return shared_project(tmp_path_factory)
+
+
+def test_further_boxes_are_asked_of_every_image_in_the_same_pass_over_the_features(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The annotated boxes as further ones get the annotated ones' answers; an image without ROIs is asked about too."""
+    dataset = project.open("val")
+    head, device = fresh_head(parse_model(MODEL), dataset.store.specs), torch.device("cpu")
+    without, start = int(dataset.rows[1]), len(dataset.index.people(int(dataset.rows[0])).boxes)
+    has_roi = dataset.index._has_roi.copy()
+    has_roi[start : start + len(dataset.index.people(without).boxes)] = False
+    monkeypatch.setattr(dataset.index, "_has_roi", has_roi)
+    monkeypatch.delitem(vars(dataset.index), "rois_per_image")
+    dataset = dataset.read_by(dataset.layers, dataset.mask_hw)
+
+    def further(row: int) -> Floats:
+        if row == without:
+            return np.array([[0.1, 0.2, 0.6, 0.9]])
+        return dataset.index.people(row).boxes[dataset.index.people(row).roi_numbers]
+
+    found = list(predictions(head, dataset, device, Loading(2, 1, 1), rows=range(len(dataset.index)), further=further))
+    assert [row for item in found for row in item.batch.rows] == list(range(len(dataset.index)))
+    seen = 0
+    for item in found:
+        places = item.further[:, 0].long()
+        own = torch.tensor([item.batch.rows[place] != without for place in places.tolist()])
+        torch.testing.assert_close(item.further[own], item.batch.boxes)
+        torch.testing.assert_close(item.further_logits[own], item.logits, atol=1e-5, rtol=1e-5)
+        seen += int((~own).sum())
+    assert seen == 1
+    plain = list(predictions(head, dataset, device, Loading(2, 1, 1)))
+    assert without not in [row for item in plain for row in item.batch.rows]
+    assert all(len(item.further) == len(item.further_logits) == 0 for item in plain)

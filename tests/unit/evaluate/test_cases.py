@@ -10,8 +10,8 @@ from table_factory import random_table, table_of
 
 from roiseg.batches import Loading
 from roiseg.evaluate.cases import EXTREMES, PER_CELL, choose_cases, cut_out, load_cases
-from roiseg.evaluate.infer import predictions
 from roiseg.evaluate.confusion import roi_confusions
+from roiseg.evaluate.infer import predictions
 from roiseg.evaluate.strata import strata
 from roiseg.evaluate.table import RoiTable
 from roiseg.heads import parse_model

@@ -120,7 +120,10 @@ def params_check(file: Annotated[Path, typer.Argument(help="Params file.")] = PA
 
 @app.command()
 def compare(
-    runs: Annotated[list[str], typer.Argument(help="'workspace', a revision, an experiment, a metrics JSON or a folder of such.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="'workspace', a revision, an experiment, a metrics JSON or a folder of such."),
+    ],
     head: Annotated[list[str] | None, typer.Option(help="Head to compare; all that a run's params list without it.")] = None,
     base: Annotated[str | None, typer.Option(help="Run that the others are compared with; the first without it.")] = None,
     metric: Annotated[list[str] | None, typer.Option(help="Metric to compare; the leading ones without it.")] = None,

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure as Picture
 
 from roiseg.compare.comparison import Comparison
 from roiseg.compare.runs import Figure
-from roiseg.compare.tables import number
+from roiseg.compare.tables import number, shortened
 from roiseg.errors import UnwritableError
 from roiseg.evaluate.plots import save_figure
 
@@ -16,7 +16,7 @@ ACROSS = 3
 """Metrics side by side."""
 
 LONGEST = 36
-"""Letters of a run's name; longer ones lose their middle, for both ends tell runs apart."""
+"""Letters of a run's name."""
 
 BAR_INCH, HEAD_INCH, WIDTH_INCH = 0.28, 0.8, 10.0
 
@@ -34,7 +34,7 @@ def draw(comparison: Comparison, path: Path) -> None:
     width = WIDTH_INCH * (across + 1) / (ACROSS + 1)
     picture = Picture(figsize=(width, down * (HEAD_INCH + BAR_INCH * max(count, 3))), layout="constrained")
     panels = picture.subplots(down, across, squeeze=False)
-    names = [shortened(f"{place + 1}  {label}") for place, label in enumerate(comparison.labels)]
+    names = [shortened(f"{place + 1}  {label}", LONGEST) for place, label in enumerate(comparison.labels)]
     for place, axes in enumerate(panels.flat):
         if place >= len(metrics):
             axes.set_axis_off()
@@ -47,12 +47,6 @@ def draw(comparison: Comparison, path: Path) -> None:
         save_figure(picture, path)
     except OSError as error:
         raise UnwritableError(f"--chart {path}: can't be written ({error.strerror}); name a file in a folder of yours") from error
-
-
-def shortened(name: str) -> str:
-    """A name of at most `LONGEST` letters."""
-    half = (LONGEST - 1) // 2
-    return name if len(name) <= LONGEST else f"{name[:half]}…{name[-(LONGEST - 1 - half) :]}"
 
 
 def _bars(axes: Axes, figures: Sequence[Figure | None], base: int) -> None:

@@ -16,7 +16,7 @@ def markdown(comparison: Comparison) -> str:
         impacts_block(comparison),
     ]
     parts = ["\n".join(_table(block)) for block in blocks if block is not None]
-    notes = "\n".join(f"- {_plain(note)}" for note in comparison.notes)
+    notes = "\n".join(f"- {_prose(note)}" for note in comparison.notes)
     return "\n\n".join([*parts, *([f"### Notes\n\n{notes}"] if notes else [])]) + "\n"
 
 
@@ -27,7 +27,10 @@ def _table(block: Block) -> Iterator[str]:
     yield _row(["--:" if column.kind == "number" else ":--" for column in block.columns])
     for row in block.rows:
         yield _row(
-            [_code(cell) if column.kind == "name" else _plain(cell) for column, cell in zip(block.columns, row, strict=True)]
+            [
+                _code(cell) if column.kind in ("name", "label") else _plain(cell)
+                for column, cell in zip(block.columns, row, strict=True)
+            ]
         )
     if block.remark:
         yield ""
@@ -39,9 +42,14 @@ def _row(cells: list[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    for mark in r"\`*_|<>[]#":
+    for mark in r"\`*_|<>[]":
         text = text.replace(mark, f"\\{mark}")
     return text
+
+
+def _prose(text: str) -> str:
+    """Text whose commands stand in backticks already."""
+    return "`".join(part if number % 2 else _plain(part) for number, part in enumerate(text.split("`")))
 
 
 def _code(text: str) -> str:

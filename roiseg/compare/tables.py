@@ -19,7 +19,7 @@ SIDE_BY_SIDE = 3
 STRATA_SHOWN = 12
 """Rows of the table of strata: those that differ most."""
 
-CLEAR = "* the 95 % interval excludes 0"
+CLEAR = "*: the 95 % interval excludes 0."
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Column:
 
     Attributes:
         title: its head.
-        kind: of its cells: names and values that somebody typed, words of ours, or numbers.
+        kind: of its cells: names and values that somebody typed, labels of runs, which may be cut, words of ours, or numbers.
     """
 
     title: str
-    kind: Literal["name", "word", "number"] = "number"
+    kind: Literal["name", "label", "word", "number"] = "number"
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,12 @@ def interval(low: float | None, high: float | None, *, signed: bool = False) -> 
     return f"{number(low, signed=signed)} to {number(high, signed=signed)}"
 
 
+def shortened(name: str, longest: int) -> str:
+    """A name of at most so many letters: longer ones lose their middle, for both ends tell runs apart."""
+    half = (longest - 1) // 2
+    return name if len(name) <= longest else f"{name[:half]}…{name[len(name) - (longest - 1 - half) :]}"
+
+
 def runs_block(comparison: Comparison) -> Block:
     """Which runs are compared, and what their heads cost."""
     columns = [
@@ -92,22 +98,23 @@ def wide_figures(comparison: Comparison) -> Block:
         [*row[:3], *(_figure(run.figure(metric)) for metric in comparison.metrics), *row[3:]]
         for row, run in zip(costs.rows, comparison.runs, strict=True)
     ]
-    return Block("Runs", columns, rows, "In brackets: 95 % interval.")
+    told = any("(" in cell for row in rows for cell in row[3:])
+    return Block("Runs", columns, rows, "In brackets: 95 % interval." if told else "")
 
 
 def wide_changes(comparison: Comparison) -> Block:
     """A row a run, with what it has more than the base in each metric."""
-    columns = [Column("#"), Column("run", "name"), *(Column(metric) for metric in comparison.metrics)]
+    columns = [Column("#"), Column("run", "label"), *(Column(metric) for metric in comparison.metrics)]
     rows = []
     for place, changes in comparison.changes.items():
         of = {change.metric: change for change in changes}
         rows.append([str(place + 1), comparison.labels[place], *(_change(of.get(metric)) for metric in comparison.metrics)])
-    return Block(f"Difference to {_base(comparison)}", columns, rows, f"{CLEAR}. {_how(comparison)}")
+    return Block(f"Difference to {_base(comparison)}", columns, rows, _how(comparison))
 
 
 def long_figures(comparison: Comparison) -> list[Block]:
     """A table for each metric, with a row a run: its value, and what it has more than the base."""
-    columns = [Column("#"), Column("run", "name"), Column("value"), Column("95 %"), Column("change"), Column("95 %")]
+    columns = [Column("#"), Column("run", "label"), Column("value"), Column("95 %"), Column("change"), Column("95 %")]
     blocks = []
     for metric in comparison.metrics:
         rows = []
@@ -121,7 +128,7 @@ def long_figures(comparison: Comparison) -> list[Block]:
     last = blocks[-1]
     return [
         *blocks[:-1],
-        Block(last.title, last.columns, last.rows, f"change: to {_base(comparison)}. {CLEAR}. {_how(comparison)}"),
+        Block(last.title, last.columns, last.rows, f"change: to {_base(comparison)}. {_how(comparison)}"),
     ]
 
 
@@ -134,7 +141,7 @@ def strata_block(comparison: Comparison) -> Block | None:
         return None
     columns = [
         Column("#"),
-        Column("run", "name"),
+        Column("run", "label"),
         Column("ROIs that are", "word"),
         Column("count"),
         Column("change"),
@@ -150,9 +157,10 @@ def strata_block(comparison: Comparison) -> Block | None:
         ]
         for place, item in found[:STRATA_SHOWN]
     ]
-    left = f" {len(found) - STRATA_SHOWN} smaller ones: --json." if len(found) > STRATA_SHOWN else ""
+    marks = [CLEAR] if any(item.change.clear for _, item in found[:STRATA_SHOWN]) else []
+    left = [f"{len(found) - STRATA_SHOWN} smaller ones: --json."] if len(found) > STRATA_SHOWN else []
     metric = found[0][1].change.metric
-    return Block(f"Where it helps and hurts: {metric} against {_base(comparison)}", columns, rows, f"{CLEAR}.{left}")
+    return Block(f"Where it helps and hurts: {metric} against {_base(comparison)}", columns, rows, " ".join([*marks, *left]))
 
 
 def settings_block(comparison: Comparison) -> Block | None:
@@ -208,9 +216,10 @@ def _how(comparison: Comparison) -> str:
     paired = sum(item.paired for item in known)
     if not known:
         return "No intervals: the metrics have none."
+    mark = f"{CLEAR} " if any(item.clear for item in known) else ""
     if paired in (0, len(known)):
-        return "Intervals: paired bootstrap over images." if paired else "Intervals: of independent runs."
-    return f"Intervals: {paired} of {len(known)} paired over images, the others of independent runs."
+        return f"{mark}Intervals: {'paired bootstrap over images' if paired else 'of independent runs'}."
+    return f"{mark}Intervals: {paired} of {len(known)} paired over images, the others of independent runs."
 
 
 def _figure(figure: Figure | None) -> str:

@@ -17,7 +17,7 @@ from roiseg.compare.impact import Impact
 from roiseg.compare.markdown import markdown
 from roiseg.compare.runs import Run
 from roiseg.compare.settings import NOT_THERE, Setting
-from roiseg.compare.tables import STRATA_SHOWN, interval, number, settings_block, strata_block
+from roiseg.compare.tables import STRATA_SHOWN, interval, number, settings_block, shortened, strata_block
 from roiseg.compare.terminal import show
 
 
@@ -71,12 +71,16 @@ def test_eighty_columns_hold_everything(count: int, name: str) -> None:
     show(comparison, Console(file=text, width=80))
     lines = text.getvalue().splitlines()
     assert max(len(line) for line in lines) <= 80
-    whole = "".join(line.replace(" ", "") for line in lines)
-    assert "…" not in whole, "nothing is cut off"
+    runs = "".join(line.replace(" ", "") for line in lines[: lines.index("miou_fg_roi")])
+    assert "…" not in runs, "the first table has whole names"
     rows = [line for line in lines if "-0.032*" in line]
     assert len(rows) == count - 1
     assert all("-0.050 to -0.010" in line and "0.470 to 0.530" in line for line in rows)
     assert sum("base" in line.split() for line in lines) == 1
+    assert all(
+        row.split()[1].startswith(name[:4]) and row.split()[1].endswith(comparison.labels[place][-2:])
+        for place, row in enumerate(rows, start=1)
+    )
 
 
 def test_what_is_clear_is_bold_on_a_terminal() -> None:
@@ -91,11 +95,11 @@ def test_strata_of_many_runs_are_the_largest() -> None:
     assert block is not None
     assert len(block.rows) == STRATA_SHOWN
     assert all(list(row[2:5]) == ["size large", "400", "-0.200*"] for row in block.rows)
-    assert block.remark == f"* the 95 % interval excludes 0. {64 - STRATA_SHOWN} smaller ones: --json."
+    assert block.remark == f"*: the 95 % interval excludes 0. {64 - STRATA_SHOWN} smaller ones: --json."
     few = strata_block(many(2))
     assert few is not None
     assert [row[4] for row in few.rows] == ["-0.200*", "+0.050"]
-    assert few.remark == "* the 95 % interval excludes 0."
+    assert few.remark == "*: the 95 % interval excludes 0."
 
 
 def test_values_of_many_runs_name_their_runs() -> None:
@@ -164,3 +168,10 @@ def test_json_has_words_for_what_yaml_alone_can_say() -> None:
     settings = [Setting("x", {0: math.inf, 1: NOT_THERE})]
     values = document(Comparison(runs, ["a", "b"], 0, ["m"], {}, {}, settings, [], []))
     assert values["params"] == [{"key": "x", "values": {"a": "Infinity"}}]
+
+
+def test_long_names_lose_their_middle() -> None:
+    assert shortened("abcdefgh", 8) == "abcdefgh"
+    assert shortened("abcdefgh", 7) == "abc…fgh"
+    assert shortened("abcdefgh", 6) == "ab…fgh"
+    assert shortened("abcdefgh", 2) == "…h"

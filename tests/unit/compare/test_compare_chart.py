@@ -12,7 +12,7 @@ from roiseg.compare.chart import draw
 from roiseg.compare.comparison import Comparison
 from roiseg.errors import UnwritableError
 
-BLUE, GREY = (0x3B, 0x75, 0xAF), (0x9A, 0x9A, 0x9A)
+BLUE, GREY = (0x3B, 0x82, 0xC4), (0x8C, 0x8C, 0x8C)
 
 
 def comparison(values: list[float | None], metrics: int = 1, base: int = 0) -> Comparison:

@@ -1,4 +1,4 @@
-"""The command line: `roiseg predict`, `roiseg preset`, `roiseg params`, `roiseg cache`, `roiseg doctor`."""
+"""The command line: `roiseg predict`, `roiseg compare`, `roiseg preset`, `roiseg params`, `roiseg cache`, `roiseg doctor`."""
 
 import json
 import shlex
@@ -116,6 +116,48 @@ def params_check(file: Annotated[Path, typer.Argument(help="Params file.")] = PA
 
         check_params(read_yaml(file))
         CONSOLE.print(f"{file}: no fault", highlight=False)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="'workspace', a revision, an experiment, a metrics JSON or a folder of such."),
+    ],
+    head: Annotated[list[str] | None, typer.Option(help="Head to compare; all that a run's params list without it.")] = None,
+    base: Annotated[str | None, typer.Option(help="Run that the others are compared with; the first without it.")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="Metric to compare; the leading ones without it.")] = None,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown for a pull request.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    chart: Annotated[Path | None, typer.Option(help="PNG to write: bars with 95 % intervals.")] = None,
+    pull: Annotated[bool, typer.Option("--pull", help="Fetch what isn't in DVC's cache from its remote.")] = False,
+) -> None:
+    """What runs score, how surely they differ and where, which params differ, what features are worth."""
+    if as_markdown and as_json:
+        raise typer.BadParameter("--markdown and --json are both given, expected at most one of them")
+    if chart is not None and chart.suffix != ".png":
+        raise typer.BadParameter(f"--chart {chart}: a file of type {chart.suffix or 'none'}, expected .png")
+    with _speaking():
+        from roiseg.compare.comparison import compare as compare_runs
+        from roiseg.compare.runs import find_runs
+
+        comparison = compare_runs(find_runs(runs, head or []), base, metric or [], pull=pull)
+        if chart is not None:
+            from roiseg.compare.chart import draw
+
+            draw(comparison, chart)
+        if as_markdown:
+            from roiseg.compare.markdown import markdown
+
+            typer.echo(markdown(comparison), nl=False)
+        elif as_json:
+            from roiseg.compare.document import document
+
+            typer.echo(json.dumps(document(comparison), indent=2, allow_nan=False))
+        else:
+            from roiseg.compare.terminal import show
+
+            show(comparison, Console(highlight=False))
 
 
 @app.command()

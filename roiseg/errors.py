@@ -19,6 +19,7 @@
     ├── TrainingError(RuntimeError)
     ├── PredictionError(ValueError)        what a head answered, or a file of it
     ├── PackageError(ImportError)          something was asked for whose package isn't installed
+    ├── RunError(LookupError)              a run that is to be compared: not there, or without metrics
     └── ParityError(RuntimeError)          an exported model that disagrees with its source
 
 Each is also the builtin that a caller would expect. A message names the thing, its value, what was expected, and the remedy.
@@ -99,6 +100,10 @@ class PredictionError(RoisegError, ValueError):
 
 class PackageError(RoisegError, ImportError):
     """Raised when something is asked for that needs a package which isn't installed."""
+
+
+class RunError(RoisegError, LookupError):
+    """Raised when a run that is to be compared isn't there, or can't be compared."""
 
 
 class ParityError(RoisegError, RuntimeError):

@@ -44,16 +44,16 @@ def what_it_sets(name: str) -> dict[str, str]:
     """
     sections = read_yaml(preset_path(name))
     return {
-        section: ", ".join(f"{key} {_flow(value)}" for key, value in _unmarked(keys).items()) for section, keys in sections.items()
+        section: ", ".join(f"{key} {flow(value)}" for key, value in _unmarked(keys).items()) for section, keys in sections.items()
     }
 
 
-def _flow(value: object, gap: str = " ") -> str:
+def flow(value: object, gap: str = " ") -> str:
     """A value as YAML on one line, with `gap` after each comma and colon; without one it is an override as Hydra reads it."""
     if isinstance(value, Mapping):
-        return "{" + f",{gap}".join(f"{key}:{gap}{_flow(item, gap)}" for key, item in value.items()) + "}"
+        return "{" + f",{gap}".join(f"{key}:{gap}{flow(item, gap)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + f",{gap}".join(_flow(item, gap) for item in value) + "]"
+        return "[" + f",{gap}".join(flow(item, gap) for item in value) + "]"
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -130,4 +130,4 @@ def _overrides(values: Mapping[str, Any], over: Mapping[str, Any], where: str) -
                 yield from (f"~{path}.{name}" for name in below if name not in value)
             yield from _overrides(below, {name: item for name, item in value.items() if name != "_replace"}, f"{path}.")
         elif key not in values or below != value:
-            yield f"{'' if key in values else '+'}{path}={_flow(_unmarked(value), gap='')}"
+            yield f"{'' if key in values else '+'}{path}={flow(_unmarked(value), gap='')}"

@@ -21,7 +21,7 @@ LAYERS = [
     {"train", "evaluate", "trained"},
     {"export"},
     {"predict", "schema", "console"},
-    {"doctor", "verify"},
+    {"doctor", "verify", "compare"},
     {"cli"},
 ]
 """Rooms from the ground up: a room imports its own and those below."""

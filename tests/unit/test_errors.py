@@ -27,6 +27,7 @@ BUILTIN = {
     "TrainingError": RuntimeError,
     "PredictionError": ValueError,
     "PackageError": ImportError,
+    "RunError": LookupError,
     "ParityError": RuntimeError,
 }
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dvc.utils.hydra import apply_overrides, get_hydra_sweeps  # type: ignore[import-untyped]
+from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 from dvc_project import ROOT, readme_commands
 
 from roiseg.params import PARAMS_FILE, get_dotted, read_yaml

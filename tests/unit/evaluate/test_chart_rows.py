@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from case_factory import no_curves, some_curves
+from ruamel.yaml import YAML
 
 from roiseg.evaluate.curves import (
     BREAKDOWN_FIGURES,
@@ -18,7 +19,8 @@ from roiseg.evaluate.curves import (
 )
 from roiseg.evaluate.strata import GROUPS
 
-TEMPLATES = Path(__file__).parents[3] / ".dvc" / "plots"
+ROOT = Path(__file__).parents[3]
+TEMPLATES = ROOT / ".dvc" / "plots"
 
 
 def test_histogram_by_hand() -> None:
@@ -76,3 +78,16 @@ def test_templates_show_strata_and_figures_in_their_order() -> None:
     assert template("histograms")["facet"]["field"] in COLUMNS["iou_histogram"]
     assert template("breakdown")["facet"]["field"] in COLUMNS["breakdown"]
     assert template("precision_recall")["encoding"]["color"]["field"] in COLUMNS["pr"]
+
+
+def test_dvc_draws_columns_that_there_are() -> None:
+    """The axes of the bars are turned: values run to the right."""
+    plots = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]["evaluate"]["plots"]
+    drawn = {Path(path).stem: options for item in plots if isinstance(item, dict) for path, options in item.items()}
+    assert set(drawn) == set(COLUMNS)
+    for name, options in drawn.items():
+        assert {options["x"], options["y"]} <= set(COLUMNS[name])
+        assert template(options["template"])
+    assert (drawn["breakdown"]["x"], drawn["breakdown"]["y"]) == ("value", "stratum")
+    axes = template("breakdown")["spec"]["encoding"]
+    assert (axes["x"]["field"], axes["y"]["field"]) == ("<DVC_METRIC_X>", "<DVC_METRIC_Y>")

@@ -24,11 +24,14 @@ from roiseg.batches import Loading
 from roiseg.cache.params import ReaderParams
 from roiseg.coco import prepared_name
 from roiseg.dataset import RoiDataset
+from roiseg.errors import ResultsError
 from roiseg.evaluate import checkpoints
 from roiseg.evaluate.checkpoints import active_features, result_names
+from roiseg.evaluate.chosen import only_detections
 from roiseg.evaluate.detections import COLUMNS
 from roiseg.evaluate.evaluate import EvaluateParams, EvaluatePaths, Trained
 from roiseg.evaluate.infer import Score, predictions
+from roiseg.evaluate.table import RoiTable
 from roiseg.files import write_json, write_parquet
 from roiseg.heads import parse_model
 from roiseg.params import PARAMS_FILE, overlay, read_yaml
@@ -76,16 +79,20 @@ def figures_alone(
     *,
     device: torch.device,
 ) -> dict[str, float]:
-    """`evaluate`, without all that takes long; its results only name the images."""
-    score, seen = Score.empty(), list[int]()
-    for prediction in predictions(
-        head.module, dataset, device, Loading(params.images_per_batch, reader.load_threads, reader.ahead)
-    ):
+    """`evaluate`, without all that takes long; its results are the image of each ROI and the sum of its logits."""
+    score = Score.empty()
+    results: list[dict[str, float]] = []
+    loading = Loading(params.images_per_batch, reader.load_threads, reader.ahead)
+    for prediction in predictions(head.module, dataset, device, loading):
         score.add(prediction)
-        seen += [dataset.index.people(row).image_id for row in prediction.batch.rows]
+        images = [
+            dataset.index.people(prediction.batch.rows[number]).image_id for number in prediction.batch.boxes[:, 0].int().tolist()
+        ]
+        sums = prediction.logits.sum(dim=(1, 2, 3)).tolist()
+        results += [{"image_id": image, "sum": round(value, 2)} for image, value in zip(images, sums, strict=True)]
     rois = int(dataset.index.rois_per_image.sum())
     figures = {**score.figures(), "images": len(dataset.rows), "rois": rois}
-    write_json(paths.results, [{"image_id": image_id} for image_id in seen])
+    write_json(paths.results, results)
     return figures
 
 
@@ -142,6 +149,8 @@ def test_a_checkpoint_is_rebuilt_from_its_own_params(project: Project, whole: Pa
     annotations = COCO(str(whole / "data" / "annotations" / "instances_val_person_only_no_crowd.json"))
     assert len(annotations.loadRes(str(folder / "results.json")).anns) == figures["rois"]
     assert (folder / "plots" / "validation_two_row.png").is_file()
+    assert len(RoiTable.read(folder / "rois.parquet")) == figures["rois"]
+    assert "first-best_model" in (folder / "report.html").read_text()
 
 
 def test_losses_are_those_of_all_pixels_and_rois(project: Project, root: Path) -> None:
@@ -266,18 +275,53 @@ def test_some_images(project: Project, root: Path, images: str, count: int) -> N
         assert rows.tolist() == [0, 2, 3], "spread evenly"
 
 
-def test_results_of_an_image_are_those_that_it_has_among_all(project: Project, whole: Path) -> None:
-    """Rows of index and store stay together; and on request nothing is drawn."""
+def test_results_of_an_image_are_those_that_it_has_among_all(project: Project, root: Path) -> None:
+    """Rows of index and store stay together."""
     path = keep(checkpoint_of(project))
     run(path, "--out", "all")
-    run(path, "--out", "one", "--images", "1", "--no-pictures")
-    folder = whole / "one" / "first-best_model"
-    assert not (folder / "plots" / "validation_two_row.png").exists()
+    run(path, "--out", "one", "--images", "1")
+    folder = root / "one" / "first-best_model"
     dataset = project.open("val")
     (image_id,) = {item["image_id"] for item in json.loads((folder / "results.json").read_text())}
     assert image_id == dataset.index.image_ids[0]
-    everything, one = (json.loads((whole / name / "first-best_model" / "results.json").read_text()) for name in ("all", "one"))
+    everything, one = (json.loads((root / name / "first-best_model" / "results.json").read_text()) for name in ("all", "one"))
     assert one == [item for item in everything if item["image_id"] == image_id]
+
+
+def test_detections_of_some_images(tmp_path: Path) -> None:
+    boxes = pd.DataFrame({"row": [0, 1, 1, 2], "image_id": [7, 8, 8, 9], "score": [0.1, 0.2, 0.3, 0.4]})
+    write_parquet(tmp_path / "boxes.parquet", boxes)
+    write_json(tmp_path / "boxes.json", boxes.drop(columns="row").to_dict("records"))
+    (tmp_path / "few").mkdir()
+    table = pd.read_parquet(only_detections(tmp_path / "boxes.parquet", [8, 9], tmp_path / "few"))
+    assert table["row"].tolist() == [0, 0, 1]
+    assert table["score"].tolist() == [0.2, 0.3, 0.4]
+    found = json.loads(only_detections(tmp_path / "boxes.json", [9], tmp_path / "few").read_text())
+    assert found == [{"image_id": 9, "score": 0.4}]
+    (tmp_path / "torn.parquet").write_text("nothing")
+    for name in ("torn.parquet", "gone.parquet"):
+        assert only_detections(tmp_path / name, [9], tmp_path / "few") == tmp_path / name, "whoever reads it says what is wrong"
+    with pytest.raises(ResultsError, match=r"gone\.json: no such results file"):
+        only_detections(tmp_path / "gone.json", [9], tmp_path / "few")
+
+
+def test_detections_and_pictures_are_those_of_the_split(project: Project, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = keep(checkpoint_of(project))
+    seen: list[EvaluatePaths] = []
+
+    def noted(*arguments: Any, **named: Any) -> dict[str, float]:  # noqa: ANN401
+        seen.append(arguments[-1])
+        return figures_alone(*arguments, **named)
+
+    monkeypatch.setattr(checkpoints, "evaluate", noted)
+    run(path)
+    run(path, "--split", "train")
+    run(path, "--split", "train", "--set", "evaluate.detections=mine.json")
+    run(path, "--no-pictures")
+    given = ["data/detections/val.parquet", "data/detections/train.parquet", "mine.json", "data/detections/val.parquet"]
+    assert [paths.detections.as_posix() for paths in seen] == given
+    assert [paths.pictures is not None for paths in seen] == [True, False, False, False]
+    assert [paths.previews is not None for paths in seen] == [True, False, False, False]
 
 
 def test_train_split(project: Project, root: Path) -> None:

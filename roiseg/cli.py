@@ -1,4 +1,4 @@
-"""The command line: `roiseg predict`, `roiseg compare`, `roiseg preset`, `roiseg params`, `roiseg cache`, `roiseg doctor`."""
+"""The command line: `roiseg predict`, `evaluate`, `compare`, `preset`, `params`, `cache`, `train`, `doctor`."""
 
 import json
 import shlex
@@ -54,8 +54,12 @@ def _speaking() -> Iterator[None]:
     try:
         yield
     except RoisegError as error:
-        Console(stderr=True, soft_wrap=True).print(f"{type(error).__name__}: {error}", markup=False, highlight=False)
+        _tell(error)
         sys.exit(1)
+
+
+def _tell(error: RoisegError) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"{type(error).__name__}: {error}", markup=False, highlight=False)
 
 
 @app.command()
@@ -74,6 +78,65 @@ def predict(
         chosen = parse_boxes(boxes, images, box_format.value)
         results = predict_files(Predictor(model, provider.value), chosen, out)
         CONSOLE.print(f"{len(images)} images, {len(json.loads(results.read_text()))} masks: {results}", highlight=False)
+
+
+class Device(StrEnum):
+    """Where heads run."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class SplitName(StrEnum):
+    """What heads are evaluated on."""
+
+    val = "val"
+    train = "train"
+
+
+@app.command()
+def evaluate(
+    checkpoints: Annotated[list[Path], typer.Argument(help="Checkpoint files, or folders of heads: their best_model.pth.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="A change to the checkpoints' params, spelled as for `dvc exp run -S`.")
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where the heads run.")] = Device.auto,
+    split: Annotated[SplitName, typer.Option(help="What they are evaluated on.")] = SplitName.val,
+    images: Annotated[str, typer.Option(help="How many of its images, spread evenly; `fixed`: those drawn each epoch.")] = "all",
+    out: Annotated[Path, typer.Option(help="Folder for a folder of each checkpoint.")] = Path("validation_results"),
+    pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Whether images and ROIs are drawn.")] = True,
+) -> None:
+    """Figures, losses and reports of any checkpoints, each with its own params; status 1 if one of them fails."""
+    with _speaking():
+        from roiseg.evaluate.checkpoints import Asked, Failed, choose_device, evaluate_checkpoints, table
+        from roiseg.evaluate.chosen import parse_images
+        from roiseg.preset import parse_overrides
+
+        asked = Asked(
+            values=read_yaml(PARAMS_FILE),
+            overrides=parse_overrides(changes or []),
+            split=split.value,
+            images=parse_images(images),
+            device=choose_device(device.value),
+            out=out,
+            pictures=pictures,
+        )
+        done, failed = [], []
+        for result in evaluate_checkpoints(checkpoints, asked):
+            if isinstance(result, Failed):
+                failed.append(result)
+                continue
+            done.append(result)
+            for line in result.lines():
+                CONSOLE.print(line, markup=False, highlight=False)
+        if len(done) > 1:
+            for line in ["", *table(done)]:
+                CONSOLE.print(line, markup=False, highlight=False)
+        for result in failed:
+            _tell(result.error)
+        if failed:
+            sys.exit(1)
 
 
 @preset.command("list")

@@ -1,7 +1,9 @@
-"""Presets: named differences from params.yaml, shown, applied, or spelled for `dvc exp run -S`."""
+"""Presets: named differences from params.yaml, shown, applied, or spelled for `dvc exp run -S`; and single ones, read."""
 
+import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from io import StringIO
 from itertools import takewhile
 from pathlib import Path
@@ -11,8 +13,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
+from roiseg.errors import ParamsError
 from roiseg.files import write_bytes
-from roiseg.params import preset_path, read_yaml
+from roiseg.params import get_dotted, nearest, preset_path, read_yaml
 
 
 class _Representer(RoundTripRepresenter):
@@ -131,3 +134,63 @@ def _overrides(values: Mapping[str, Any], over: Mapping[str, Any], where: str) -
             yield from _overrides(below, {name: item for name, item in value.items() if name != "_replace"}, f"{path}.")
         elif key not in values or below != value:
             yield f"{'' if key in values else '+'}{path}={flow(_unmarked(value), gap='')}"
+
+
+@dataclass(frozen=True)
+class Override:
+    """A change to one key of the params.
+
+    Attributes:
+        key: dotted.
+        value: what it becomes.
+        removed: whether the key goes instead.
+    """
+
+    key: str
+    value: Any
+    removed: bool
+
+
+def parse_overrides(texts: Sequence[str]) -> list[Override]:
+    """Changes spelled as for `dvc exp run -S`: `key=value`, `+key=value`, `~key`; Hydra's parser reads them, as there.
+
+    Raises:
+        ParamsError: one that can't be read, or that stands for several values.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    found, parser = [], OverridesParser.create()
+    for text in texts:
+        try:
+            read = parser.parse_override(text)
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            raise ParamsError(f"--set {text!r}: {reason}; expected key=value, such as evaluate.images_per_batch=2") from error
+        if read.is_sweep_override():
+            raise ParamsError(
+                f"--set {text!r}: stands for several values, expected one; put a list in brackets and a text in quotes"
+            )
+        found.append(Override(read.key_or_group, read.value(), bool(read.is_delete())))
+    return found
+
+
+def with_overrides(values: Mapping[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
+    """Params with some keys changed; whether a key is one that its section knows is left to the section.
+
+    Raises:
+        ParamsError: a key below something that has none, or one to remove that isn't there.
+    """
+    changed = copy.deepcopy(dict(values))
+    for override in overrides:
+        *parents, key = override.key.split(".")
+        place = get_dotted(changed, ".".join(parents)) if parents else changed
+        if not isinstance(place, dict):
+            raise ParamsError(f"--set {override.key}: {'.'.join(parents)} is {place!r}, which has no keys; set it whole")
+        if override.removed and key not in place:
+            raise ParamsError(f"--set ~{override.key}: not there, so that it can't be removed; {nearest(key, place)}")
+        if override.removed:
+            del place[key]
+        else:
+            place[key] = override.value
+    return changed

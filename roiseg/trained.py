@@ -17,7 +17,8 @@ from roiseg.heads import build_head, parse_model
 from roiseg.heads.base import HeadParams
 from roiseg.index import Index
 from roiseg.params import load_section, nearest
-from roiseg.train.checkpoint import Checkpoint, load_checkpoint
+from roiseg.train.checkpoint import SHOWN, Checkpoint, differing, load_checkpoint
+from roiseg.types import FeatureSpec
 
 INDEX, FEATURES, HEADS = Path("data/index"), Path("data/features"), Path("models/heads")
 
@@ -71,16 +72,52 @@ def load_head(path: Path, name: str, sections: HeadSections, dataset: RoiDataset
     Raises:
         CheckpointError: it isn't there, or was trained with another model section than today's.
     """
-    if path.is_dir() and not (path / name).is_file():
-        there = sorted(item.relative_to(path).as_posix() for item in path.rglob("*.pth"))
-        raise CheckpointError(f"{path / name}: no such checkpoint; {nearest(name, there)}")
-    checkpoint = load_checkpoint(path / name)
+    file = checkpoint_file(path, name)
+    checkpoint = load_checkpoint(file)
     now = json.loads(sections.model.model_dump_json())
     if checkpoint.params["model"] != now:
-        differing = [key for key in now if checkpoint.params["model"].get(key) != now[key]]
+        keys = [key for key in now if checkpoint.params["model"].get(key) != now[key]]
+        raise CheckpointError(f"{file}: was trained with another model ({', '.join(keys)} differ); run `dvc repro train`")
+    return with_weights(checkpoint, file, sections.model, dataset.store.specs), checkpoint
+
+
+def checkpoint_file(folder: Path, name: str) -> Path:
+    """A checkpoint in the folder of a head.
+
+    Args:
+        folder: such as `models/heads/default`.
+        name: such as `best_model.pth`.
+
+    Raises:
+        CheckpointError: the folder is there and it isn't; names what is near.
+    """
+    if folder.is_dir() and not (folder / name).is_file():
+        there = sorted(item.relative_to(folder).as_posix() for item in folder.rglob("*.pth"))
+        raise CheckpointError(f"{folder / name}: no such checkpoint; {nearest(name, there)}")
+    return folder / name
+
+
+def with_weights(checkpoint: Checkpoint, file: Path, model: HeadParams, specs: Mapping[str, FeatureSpec]) -> nn.Module:
+    """A head with the weights of a checkpoint, in eval mode, on the CPU.
+
+    Args:
+        checkpoint: whose averaged weights are taken.
+        file: that it was read from, for messages.
+        model: section `model`.
+        specs: what the store holds.
+
+    Raises:
+        CheckpointError: the weights belong to a head of other parts or sizes.
+    """
+    head = build_head(model, specs)
+    then, now = ({name: list(item.shape) for name, item in weights.items()} for weights in (checkpoint.model, head.state_dict()))
+    lines = differing(then, now)
+    if lines:
+        more = f"\n  and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
         raise CheckpointError(
-            f"{path / name}: was trained with another model ({', '.join(differing)} differ); run `dvc repro train`"
+            f"{file}: its weights don't fit the model (shapes, checkpoint -> model):\n  "
+            + "\n  ".join(lines[:SHOWN])
+            + f"{more}\ntake the section `model` that it was trained with"
         )
-    head = build_head(sections.model, dataset.store.specs)
     head.load_state_dict(dict(checkpoint.model))
-    return head.eval(), checkpoint
+    return head.eval()

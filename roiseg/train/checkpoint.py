@@ -4,8 +4,8 @@ import io
 import pickle
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ CHECKPOINT_FILE = r"^(checkpoints/)?[A-Za-z0-9_-]+\.pth$"
 """What params may name: a file of a head's folder."""
 
 BEST = "best_model.pth"
+SHOWN = 8
+"""Names that a message spells out."""
+
 UNTRAINED = "untrained_model.pth"
 """Fresh weights, for trying out a deployment before anything is learnt."""
 
@@ -97,15 +100,56 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint onto the CPU; no code in it is run.
 
     Raises:
-        CheckpointError: missing, torn, or written by something else.
+        CheckpointError: missing, torn, written by something else, or by a version of roiseg whose checkpoints hold other fields.
     """
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
-        return Checkpoint(**data)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint; run `dvc repro train`, or `dvc pull`") from error
     except (RuntimeError, EOFError, OSError, ValueError, TypeError, KeyError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of roiseg ({error})") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path}: not a checkpoint of roiseg (holds a {type(data).__name__}, expected a mapping of fields)")
+    known, given = [item.name for item in fields(Checkpoint)], [str(name) for name in data]
+    lacking, unknown = [name for name in known if name not in given], [name for name in given if name not in known]
+    if len(lacking) == len(known):
+        raise CheckpointError(f"{path}: not a checkpoint of roiseg (holds {_shown(given)}, expected {_shown(known)})")
+    if lacking or unknown:
+        faults = [f"lacks {_shown(lacking)}"] * bool(lacking) + [f"has {_shown(unknown)}, which is unknown here"] * bool(unknown)
+        raise CheckpointError(
+            f"{path}: not a checkpoint of roiseg as it is now: {', and '.join(faults)}; train the head again (`dvc repro train`), "
+            "or go back to the version that wrote it"
+        )
+    return Checkpoint(**data)
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "") if names else "nothing"
+
+
+def differing(then: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> list[str]:
+    """A line for each key that two nested mappings hold otherwise, with both values: `key: then -> now`.
+
+    Args:
+        then: such as the params of a checkpoint.
+        now: those of today.
+        free: dotted keys that may differ, with all below them.
+    """
+    before, after = dict(_flat(then)), dict(_flat(now))
+    keys = [key for key in dict.fromkeys([*before, *after]) if not any(key == name or key.startswith(f"{name}.") for name in free)]
+    return [f"{key}: {_said(before, key)} -> {_said(after, key)}" for key in keys if _said(before, key) != _said(after, key)]
+
+
+def _said(values: Mapping[str, Any], key: str) -> str:
+    return repr(values[key]) if key in values else "not there"
+
+
+def _flat(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{where}{key}.")
+        else:
+            yield f"{where}{key}", list(value) if isinstance(value, tuple) else value
 
 
 def by_epoch(folder: Path) -> list[Path]:

@@ -7,13 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from roiseg.errors import CheckpointError, ParamsError
 from roiseg.files import new_folder
-from roiseg.train.checkpoint import BEST, Checkpoint, load_checkpoint, newest
+from roiseg.train.checkpoint import BEST, Checkpoint, differing, load_checkpoint, newest
 from roiseg.train.params import CONTINUATION, NOTHING_KEPT
 from roiseg.train.run import Kept
 
@@ -107,7 +107,8 @@ def check_same(checkpoint: Checkpoint, params: Mapping[str, Any], fingerprint: M
     Raises:
         CheckpointError: every key that differs, with both values; or the run is as long as asked already.
     """
-    lines = [*_differences(checkpoint.params, params), *_differences(checkpoint.fingerprint, fingerprint)]
+    free = {f"train.{name}" for name in CONTINUATION}
+    lines = [*differing(checkpoint.params, params, free), *differing(checkpoint.fingerprint, fingerprint)]
     if lines:
         raise CheckpointError(
             f"{where}: a run goes on with the params and features that it began with, but {len(lines)} "
@@ -119,22 +120,3 @@ def check_same(checkpoint: Checkpoint, params: Mapping[str, Any], fingerprint: M
             f"{where}: has {checkpoint.epoch} epochs, and the run is to have {epochs}; raise train.epochs, or set "
             "train.additional_epochs"
         )
-
-
-def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    before, after = dict(_flat(then)), dict(_flat(now))
-    free = {f"train.{name}" for name in CONTINUATION}
-    keys = [key for key in dict.fromkeys([*before, *after]) if not any(key == name or key.startswith(f"{name}.") for name in free)]
-    return [f"{key}: {_said(before, key)} -> {_said(after, key)}" for key in keys if _said(before, key) != _said(after, key)]
-
-
-def _said(values: Mapping[str, Any], key: str) -> str:
-    return repr(values[key]) if key in values else "not there"
-
-
-def _flat(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{where}{key}.")
-        else:
-            yield f"{where}{key}", list(value) if isinstance(value, tuple) else value

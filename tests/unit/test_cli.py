@@ -35,7 +35,7 @@ def plain(result: Result) -> str:
 
 def test_help_names_every_command() -> None:
     text = plain(run("--help"))
-    assert all(name in text for name in ("predict", "preset", "params", "cache", "doctor", "compare"))
+    assert all(name in text for name in ("predict", "evaluate", "preset", "params", "cache", "doctor", "compare"))
     assert all(option in plain(run("predict", "--help")) for option in ("--boxes", "--model", "--out", "--format", "--provider"))
     assert all(name in plain(run("preset", "--help")) for name in ("list", "show", "apply"))
 

@@ -13,7 +13,7 @@ import pytest
 from roiseg import params, preset
 from roiseg.errors import ParamsError
 from roiseg.params import PARAMS_FILE, overlay, preset_names, preset_path, read_yaml
-from roiseg.preset import apply_preset, as_args
+from roiseg.preset import apply_preset, as_args, parse_overrides, with_overrides
 from roiseg.schema import check_params
 from roiseg.types import IMAGE
 
@@ -171,6 +171,26 @@ def test_hydra_reads_the_arguments_as_the_overlay(file: Path, name: str) -> None
         else:
             place[key] = override.value()
     assert values == expected
+
+
+# --- changes spelled for a command ---
+
+
+def test_overrides_are_read_and_laid_over() -> None:
+    values = {"a": {"b": 1, "c": [1, 2], "gone": 0}, "d": {"e": None}}
+    texts = ["a.b=2.5", "a.c=[3,x]", "+a.new={k:null,t:true}", "~a.gone", "d.e='one two'", "a.new.k=7"]
+    assert with_overrides(values, parse_overrides(texts)) == {
+        "a": {"b": 2.5, "c": [3, "x"], "new": {"k": 7, "t": True}},
+        "d": {"e": "one two"},
+    }
+    assert values == {"a": {"b": 1, "c": [1, 2], "gone": 0}, "d": {"e": None}}, "as it was"
+
+
+def test_every_preset_can_be_spelled_for_a_command(file: Path) -> None:
+    values = read_yaml(file)
+    for name in preset_names():
+        texts = as_args(name, file)[1::2]
+        assert with_overrides(values, parse_overrides(texts)) == overlay(values, read_yaml(preset_path(name))), name
 
 
 def test_module_is_light() -> None:

@@ -110,6 +110,19 @@ def test_load_head_of_another_model(project: Project, tmp_path: Path, model: dic
         load_head(tmp_path, BEST, project.sections(model), dataset)
 
 
+def test_weights_of_another_shape(project: Project, tmp_path: Path) -> None:
+    """As of a version of roiseg that built the same model otherwise."""
+    sections, dataset = project.sections(), project.open("val")
+    checkpoint = make_checkpoint(fresh_head(sections.model, dataset.store.specs), dataset, sections.model)
+    name, *_ = checkpoint.model
+    others = {key: value for key, value in checkpoint.model.items() if key != name} | {"extra": torch.zeros(2)}
+    save_checkpoint(tmp_path / "best_model.pth", replace(checkpoint, model=others))
+    with pytest.raises(CheckpointError, match=r"its weights don't fit the model \(shapes, checkpoint -> model\)") as caught:
+        load_head(tmp_path, BEST, sections, dataset)
+    shape = list(checkpoint.model[name].shape)
+    assert f"  extra: [2] -> not there\n  {name}: not there -> {shape}\n" in str(caught.value)
+
+
 def test_load_head_that_isnt_there(project: Project, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "gone", ignore_errors=True)
     with pytest.raises(CheckpointError, match=r"best_model\.pth: no such checkpoint"):

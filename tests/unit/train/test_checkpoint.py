@@ -132,6 +132,27 @@ def test_foreign_contents(tmp_path: Path, value: object) -> None:
         load_checkpoint(tmp_path / "a.pth")
 
 
+def test_another_schema(tmp_path: Path) -> None:
+    fields = dict(vars(checkpoint_of()))
+    del fields["scaler"], fields["rows"]
+    torch.save({**fields, "model_state": {}}, tmp_path / "a.pth")
+    message = (
+        "a.pth: not a checkpoint of roiseg as it is now: lacks scaler, rows, and has model_state, which is unknown here; train the "
+        "head again (`dvc repro train`), or go back to the version that wrote it"
+    )
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        load_checkpoint(tmp_path / "a.pth")
+
+
+def test_contents_of_another_program(tmp_path: Path) -> None:
+    torch.save({f"layer_{number}": torch.zeros(1) for number in range(20)}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"holds layer_0, .*layer_7 and 12 more, expected epoch, model, live"):
+        load_checkpoint(tmp_path / "a.pth")
+    torch.save([1], tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="holds a list, expected a mapping of fields"):
+        load_checkpoint(tmp_path / "a.pth")
+
+
 def test_text_file(tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(CheckpointError, match="not a checkpoint of roiseg"):

@@ -40,7 +40,7 @@ def some_curves() -> Curves:
     """Points for every chart."""
     recalls = [0.0, 0.5, 1.0]
     return Curves(
-        pr=[{"curve": "oracle box, iou_50", "recall": recall, "precision": 1 - recall} for recall in recalls],
+        pr=[{"curve": "oracle box, IoU 0.5", "recall": recall, "precision": 1 - recall} for recall in recalls],
         iou_histogram=[
             {"group": group, "stratum": f"{group}: {stratum}", "iou": (number + 0.5) / 20, "share": 0.05, "rois": 20}
             for group, stratum in (("size", "small"), ("size", "large"), ("crowdedness", "under_10"))

@@ -146,13 +146,15 @@ def _draw_confusion(axes: Axes, confusion: NDArray[np.int64], names: Sequence[st
 
 
 def _draw_precision_recall(axes: Axes, rows: Rows) -> None:
-    names = list(dict.fromkeys(str(row["curve"]) for row in rows))
-    for number, name in enumerate(names):
-        chosen = [row for row in rows if row["curve"] == name]
-        line = LINES[number // len(COLOURS) % len(LINES)]
-        axes.plot(_column(chosen, "recall"), _column(chosen, "precision"), line, label=name)
+    """A kind of line for each source of boxes, a colour for each IoU."""
+    names = [str(name).split(", ") for name in dict.fromkeys(row["curve"] for row in rows)]
+    sources, ious = (list(dict.fromkeys(name[place] for name in names)) for place in (0, -1))
+    for source, iou in names:
+        chosen = [row for row in rows if row["curve"] == f"{source}, {iou}"]
+        line, colour = LINES[sources.index(source) % len(LINES)], COLOURS[ious.index(iou) % len(COLOURS)]
+        axes.plot(_column(chosen, "recall"), _column(chosen, "precision"), line, color=colour, label=f"{source}, {iou}")
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-    axes.legend(loc="lower left")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.16), ncols=len(sources))
 
 
 def _draw_histogram(axes: Axes, rows: Rows) -> None:

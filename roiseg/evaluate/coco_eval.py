@@ -27,7 +27,7 @@ MAX_RESULTS = 100
 NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar_1", "ar_10", "ar", "ar_small", "ar_medium", "ar_large")
 """Figures in the order in which COCO tells them."""
 
-CURVES = {"iou_50": slice(0, 1), "iou_75": slice(5, 6), "mean": slice(None)}
+CURVES = {"IoU 0.5": slice(0, 1), "IoU 0.75": slice(5, 6), "mean of IoUs": slice(None)}
 """Curve -> places in `IOUS`; the mean is over all of them, as in AP."""
 
 
@@ -132,7 +132,7 @@ class MaskAp:
             end = "" if area == "all" else f"_{area}"
             found[f"ap{end}"], found[f"ar{end}"] = float(precision.ravel().mean()), float(recall.mean())
             if area == "all":
-                found["ap50"], found["ap75"] = (float(precision[CURVES[name]].ravel().mean()) for name in ("iou_50", "iou_75"))
+                found["ap50"], found["ap75"] = (float(precision[CURVES[name]].ravel().mean()) for name in ("IoU 0.5", "IoU 0.75"))
         for count in (1, 10):
             curves = self._curves(count=count)
             if curves is not None:

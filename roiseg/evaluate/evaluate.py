@@ -169,7 +169,8 @@ def _show(
             write_png(folder / f"validation_{layout}.png", picture)
     gallery = [cases[position] for position in choice.gallery.tolist() if position in cases]
     overlay = overlays.get("two_row")
-    write_report(paths.report, Report(head.name, head.checkpoint, figures, breakdown(table), charts, overlay, gallery))
+    told = evaluation.baselines() | figures
+    write_report(paths.report, Report(head.name, head.checkpoint, told, breakdown(table), charts, overlay, gallery))
 
 
 def _overlays(

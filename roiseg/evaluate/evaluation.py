@@ -185,9 +185,19 @@ class Evaluation:
         found |= self._oracle.figures(SEED, RESAMPLES)
         if self._detector is not None:
             found |= self._detector.figures(SEED, RESAMPLES)
-        for name, metrics in self._baselines.items():
-            found |= beside(name, defined(confusion_figures(confusion_sums(metrics.confusions).sum(axis=0))))
+        for name, figures in self._baseline_figures().items():
+            found |= beside(name, figures)
         return found
+
+    def _baseline_figures(self) -> dict[str, dict[str, float]]:
+        return {
+            name: defined(confusion_figures(confusion_sums(metrics.confusions).sum(axis=0)))
+            for name, metrics in self._baselines.items()
+        }
+
+    def baselines(self) -> dict[str, float]:
+        """All figures of the baselines that class maps give, each under the name of its baseline."""
+        return {f"{name}_{key}": value for name, figures in self._baseline_figures().items() for key, value in figures.items()}
 
     def curves(self) -> Curves:
         """The points of all charts."""
@@ -197,7 +207,9 @@ class Evaluation:
             sources["detected boxes"] = self._detector.curves()
         return Curves(
             pr=precision_recall_rows(sources),
-            iou_histogram=iou_histogram_rows(ious(table.confusions)[:, TARGET], strata(table), GROUPS),
+            iou_histogram=iou_histogram_rows(
+                ious(table.confusions)[:, TARGET], strata(table), {group: GROUPS[group] for group in ("size", "crowdedness")}
+            ),
             calibration=self._calibration.rows(),
             breakdown=breakdown_rows(breakdown(table)),
         )

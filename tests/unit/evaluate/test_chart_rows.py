@@ -41,9 +41,9 @@ def test_histogram_by_hand() -> None:
 
 
 def test_curves_of_two_sources() -> None:
-    row = {"curve": "iou_50", "recall": 0.5, "precision": 0.25}
+    row = {"curve": "IoU 0.5", "recall": 0.5, "precision": 0.25}
     found = precision_recall_rows({"oracle box": [row], "detector box": [row]})
-    assert found == [row | {"curve": "oracle box, iou_50"}, row | {"curve": "detector box, iou_50"}]
+    assert found == [row | {"curve": "oracle box, IoU 0.5"}, row | {"curve": "detector box, IoU 0.5"}]
     assert precision_recall_rows({"oracle box": [], "detector box": []}) == []
 
 

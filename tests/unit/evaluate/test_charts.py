@@ -55,7 +55,7 @@ def test_every_chart_has_title_and_labels(charts: list[Chart], found: dict[str, 
         assert not chart.missing
         assert chart.description.endswith(".")
         assert chart.title in found[chart.name]
-    assert {"recall", "precision", "oracle box, iou_50"} <= set(found["pr"])
+    assert {"recall", "precision", "oracle box, IoU 0.5"} <= set(found["pr"])
     assert {"small (20)", "large (20)", "target IoU"} <= set(found["iou_by_size"])
     assert "under 10 % others (20)" in found["iou_by_crowdedness"]
     assert {"small (12)", "large (8)", "mean IoU over ROIs"} <= set(found["breakdown"])

@@ -168,9 +168,9 @@ def test_curves_are_what_pycocotools_has(tmp_path: Path) -> None:
     evaluation.evaluate()
     evaluation.accumulate()
     precision = evaluation.eval["precision"][:, :, 0, 0, 2]
-    assert IOUS[CURVES["iou_50"]].tolist() == [0.5]
-    assert IOUS[CURVES["iou_75"]] == pytest.approx([0.75])
-    for name, expected in (("iou_50", precision[0]), ("iou_75", precision[5]), ("mean", precision.mean(axis=0))):
+    assert IOUS[CURVES["IoU 0.5"]].tolist() == [0.5]
+    assert IOUS[CURVES["IoU 0.75"]] == pytest.approx([0.75])
+    for name, expected in (("IoU 0.5", precision[0]), ("IoU 0.75", precision[5]), ("mean of IoUs", precision.mean(axis=0))):
         part = [row for row in rows if row["curve"] == name]
         assert [row["recall"] for row in part] == [round(step / 100, 2) for step in range(101)]
         assert [row["precision"] for row in part] == pytest.approx(expected.tolist(), abs=1e-6)

@@ -2,9 +2,9 @@
 
     python -m bench.evaluation [--rounds 5] [--rois 5000 50000] [--json FILE]
 
-Both sides in turn, in one process, with the head of `models/heads/default`: an epoch of training on the validation images, and all
-that the stage `evaluate` does with them, first to last file. Told apart are the pass, in which everything is measured, and what is
-shown of it: pictures, charts and the page, which cost the same for any number of images.
+In turn, in one process, with the head of `models/heads/default`: an epoch of the run with its validation, an epoch of training on
+the validation images, and all that the stage `evaluate` does with them, first to last file. Told apart are the pass, in which
+everything is measured, and what is shown of it: pictures, charts and the page, which cost the same for any number of images.
 
 Memory: the validation images again and again until they have so many ROIs, and predictions that are drawn by rule instead of by a
 head. The peak is of RssAnon + RssShmem of a process of its own. Needs the outs of `dvc repro`.
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.memory import SOURCE, peak_mb, repeat_index
+from bench.places import PATHS
 from roiseg.cache.source import FeatureSource
 from roiseg.coco import DataParams, load_prepared, prepared_name, to_coco
 from roiseg.dataset import RoiDataset
@@ -88,6 +89,24 @@ def clocked(seconds: dict[str, float]) -> Iterator[None]:
         yield
 
 
+def trainer_on_val(root: Path, values: dict[str, Any]) -> Trainer:
+    """A trainer whose training images are the validation images.
+
+    Args:
+        root: an empty folder.
+        values: params; are changed.
+    """
+    for split in ("train", "val"):
+        for kind, source in (("index", SOURCE), ("features", FEATURES / "val.zarr")):
+            target = root / kind / (f"{split}.zarr" if kind == "features" else split)
+            target.parent.mkdir(exist_ok=True)
+            target.symlink_to(source.resolve(), target_is_directory=True)
+    # The table of ROIs is of the training images, and these are validation images.
+    values["sampler"] |= {"non_target_gamma": 0.0, "balance": "none"}
+    where = TrainPaths(PATHS.statistics, PATHS.rois, root / "index", root / "features", root, root)
+    return Trainer(make_run(TrainSections.load(values), where, []), root / "run")
+
+
 def compare(root: Path, rounds: int) -> dict[str, Any]:
     """Median seconds of an epoch, of the pass and of what is shown, and their ratios.
 
@@ -101,36 +120,34 @@ def compare(root: Path, rounds: int) -> dict[str, Any]:
     params = load_section(EvaluateParams, "evaluate", values)
     module, _ = load_head(HEADS / HEAD, params.checkpoint, sections, dataset)
     paths = paths_in(root / "out", annotations_of(values), SOURCE, Path(params.detections))
-    for split in ("train", "val"):
-        for kind, source in (("index", SOURCE), ("features", FEATURES / "val.zarr")):
-            target = root / kind / (f"{split}.zarr" if kind == "features" else split)
-            target.parent.mkdir(exist_ok=True)
-            target.symlink_to(source.resolve(), target_is_directory=True)
-    # The table of ROIs is of the training images, and these are validation images.
-    values["sampler"] |= {"non_target_gamma": 0.0, "balance": "none"}
     values["train"] |= {"epochs": rounds + 1, "device": "auto", "devices": 1, "phases": []}
-    where = TrainPaths(Path("metrics/data_analyze.json"), Path("data/rois.parquet"), root / "index", root / "features", root, root)
-    trainer = Trainer(make_run(TrainSections.load(values), where, []), root / "run")
+    own = Trainer(make_run(TrainSections.load(values), PATHS, []), root / "own")
+    trainers = {"own_epoch": own, "epoch": trainer_on_val(root, values)}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    spent: dict[str, list[float]] = {"epoch": [], "pass": [], "shown": []}
+    spent: dict[str, list[float]] = {name: [] for name in ("own_epoch", "epoch", "pass", "shown")}
     with deterministic():
-        learner = trainer.learner(1, None)
+        learners = {name: trainer.learner(1, None) for name, trainer in trainers.items()}
         for epoch in range(1, rounds + 2):
-            began = time.monotonic()
-            trainer.train_epoch(learner, epoch, Ticker("bench", 1, None))
-            between, part = time.monotonic(), {"shown": 0.0}
+            for name, trainer in trainers.items():
+                began = time.monotonic()
+                trainer.train_epoch(learners[name], epoch, Ticker("bench", 1, None))
+                if name == "own_epoch":
+                    trainer.validate(learners[name])
+                spent[name].append(time.monotonic() - began)
+            began, part = time.monotonic(), {"shown": 0.0}
             with clocked(part):
                 evaluate(Trained(module, HEAD, BEST), dataset, params, sections.reader, paths, device=device)
-            whole = time.monotonic() - between
-            for name, value in (("epoch", between - began), ("pass", whole - part["shown"]), ("shown", part["shown"])):
-                spent[name].append(value)
+            spent["shown"].append(part["shown"])
+            spent["pass"].append(time.monotonic() - began - part["shown"])
     seconds = {name: median(times[1:]) for name, times in spent.items()}
+    whole = seconds["pass"] + seconds["shown"]
     return {
         "images": len(dataset.index),
         "rois": int(dataset.index.rois_per_image.sum()),
         "seconds": seconds,
         "pass_over_epoch": seconds["pass"] / seconds["epoch"],
-        "evaluation_over_epoch": (seconds["pass"] + seconds["shown"]) / seconds["epoch"],
+        "evaluation_over_epoch": whole / seconds["epoch"],
+        "evaluation_over_own_epoch": whole / seconds["own_epoch"],
     }
 
 
@@ -282,9 +299,8 @@ def main() -> None:
             found |= compare(Path(temporary), options.rounds)
         seconds = ", ".join(f"{name} {value:.2f} s" for name, value in found["seconds"].items())
         print(f"{found['images']} images, {found['rois']} ROIs: {seconds}")
-        print(
-            f"evaluation over a training epoch: {found['evaluation_over_epoch']:.2f}, its pass alone {found['pass_over_epoch']:.2f}"
-        )
+        print(f"evaluation over an epoch of the run, with its validation: {found['evaluation_over_own_epoch']:.2f}; over one on the")
+        print(f"same images: {found['evaluation_over_epoch']:.2f}, and its pass alone: {found['pass_over_epoch']:.2f}")
     found["memory"] = []
     for rois in options.rois:
         with tempfile.TemporaryDirectory(dir=WORK) as temporary:

@@ -299,8 +299,8 @@ def main() -> None:
             found |= compare(Path(temporary), options.rounds)
         seconds = ", ".join(f"{name} {value:.2f} s" for name, value in found["seconds"].items())
         print(f"{found['images']} images, {found['rois']} ROIs: {seconds}")
-        print(f"evaluation over an epoch of the run, with its validation: {found['evaluation_over_own_epoch']:.2f}; over one on the")
-        print(f"same images: {found['evaluation_over_epoch']:.2f}, and its pass alone: {found['pass_over_epoch']:.2f}")
+        print(f"evaluation over an epoch of the run and its validation: {found['evaluation_over_own_epoch']:.2f}; over one of")
+        print(f"training on the same images: {found['evaluation_over_epoch']:.2f}, its pass alone: {found['pass_over_epoch']:.2f}")
     found["memory"] = []
     for rois in options.rois:
         with tempfile.TemporaryDirectory(dir=WORK) as temporary:

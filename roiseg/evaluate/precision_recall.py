@@ -5,6 +5,7 @@ Symbols: D results, T = 10 thresholds of IoU, A = 4 ranges of area, I images.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,12 +84,27 @@ class Ranked:
         Returns:
             Precision (T, 101) at the recalls 0, 0.01, ... 1, and the recall reached (T,).
         """
-        counted = weights[self.images] * ~self.ignored
-        right, wrong = np.cumsum(counted * self.matched, axis=1), np.cumsum(counted * ~self.matched, axis=1)
-        recall = right / positives
-        precision = right / (wrong + right + np.spacing(1))
-        best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        # Recall beyond what is reached reads a column of zeros.
-        best = np.concatenate([best, np.zeros((len(best), 1))], axis=1)
-        found = [line[np.searchsorted(reached, RECALLS)] for line, reached in zip(best, recall, strict=True)]
-        return np.stack(found), recall[:, -1] if recall.shape[1] else np.zeros(len(recall))
+        found, ends = np.zeros((len(IOUS), len(RECALLS))), np.zeros(len(IOUS))
+        for number, (images, places) in enumerate(self._counted):
+            right = np.cumsum(weights[images[places]])
+            if not len(right):
+                continue
+            recall = right / positives
+            precision = right / (np.cumsum(weights[images])[places] + np.spacing(1))
+            best = np.maximum.accumulate(precision[::-1])[::-1]
+            # Recall beyond what is reached reads a zero.
+            found[number] = np.append(best, 0.0)[np.searchsorted(recall, RECALLS)]
+            ends[number] = recall[-1]
+        return found, ends
+
+    @cached_property
+    def _counted(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """At each IoU the images of the results that count, and which of these are right.
+
+        Precision falls with each wrong result, so that its best is at a right one.
+        """
+        parts = []
+        for matched, ignored in zip(self.matched, self.ignored, strict=True):
+            kept = np.flatnonzero(~ignored)
+            parts.append((self.images[kept], np.flatnonzero(matched[kept])))
+        return parts

@@ -50,6 +50,22 @@ def test_weights_stand_for_copies(seed: int) -> None:
         np.testing.assert_allclose(one, other, atol=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_curves_are_to_the_last_bit_those_of_the_formula_at_every_result(seed: int) -> None:
+    """Right, wrong and ignored ones, images that weren't drawn, and an IoU that nothing reaches."""
+    rng = np.random.default_rng(seed)
+    images, weights = rng.integers(0, 8, 50), rng.integers(0, 3, 8).astype(np.float64)
+    matched = rng.random((len(IOUS), 50)) < np.linspace(0.8, 0, len(IOUS))[:, None]
+    ignored = rng.random((len(IOUS), 50)) < 0.2
+    precision, recall = Ranked(images, matched, ignored).curves(weights, 70)
+    for number in range(len(IOUS)):
+        counted = weights[images] * ~ignored[number]
+        right, wrong = np.cumsum(counted * matched[number]), np.cumsum(counted * ~matched[number])
+        best = np.maximum.accumulate((right / (right + wrong + np.spacing(1)))[::-1])[::-1]
+        assert precision[number].tolist() == np.append(best, 0)[np.searchsorted(right / 70, RECALLS)].tolist()
+        assert recall[number] == right[-1] / 70
+
+
 def part(image: int, scores: list[float], mark: int) -> Matches:
     """Results of an image; the first `mark` have found somebody."""
     count = len(scores)

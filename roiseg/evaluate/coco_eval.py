@@ -34,15 +34,15 @@ CURVES = {"IoU 0.5": slice(0, 1), "IoU 0.75": slice(5, 6), "mean of IoUs": slice
 class MaskAp:
     """Scores results against people, image by image."""
 
-    def __init__(self, truth: Truth, protocol: type[COCOeval] = COCOeval) -> None:
+    def __init__(self, truth: Truth, protocol: type[COCOeval] = COCOeval, areas: Sequence[str] = tuple(AREAS)) -> None:
         """Begin with every image unanswered.
 
         Args:
             truth: the people to find.
             protocol: COCOeval, or one with another IoU.
+            areas: of `AREAS`, "all" among them: those that figures are wanted of. Each takes time and memory.
         """
-        self._truth, self._protocol = truth, protocol
-        self._places = {image_id: place for place, image_id in enumerate(truth.image_ids.tolist())}
+        self._truth, self._protocol, self._areas = truth, protocol, tuple(areas)
         self._added: set[int] = set()
         self._parts: list[Matches] = []
 
@@ -68,7 +68,9 @@ class MaskAp:
                 )
         self._added |= asked
         if results:
-            self._parts += self._matched(sorted({int(result["image_id"]) for result in results}), results)
+            # An object for each image would take more room than what is in it.
+            parts = self._matched(sorted({int(result["image_id"]) for result in results}), results)
+            self._parts.append(Matches.together(parts, len(self._areas)))
 
     def _matched(self, image_ids: Sequence[int], results: Sequence[Json]) -> list[Matches]:
         keys = ("image_id", "category_id", "score", "segmentation")
@@ -79,32 +81,32 @@ class MaskAp:
             # pycocotools writes into what it gets; without bbox it takes the size of a result from its mask.
             found = truth.loadRes([{key: result[key] for key in keys} for result in results])
             evaluation = self._protocol(truth, found, "segm")
-            evaluation.params.areaRng = [list(limits) for limits in AREAS.values()]
-            evaluation.params.areaRngLbl = list(AREAS)
+            evaluation.params.areaRng = [list(AREAS[area]) for area in self._areas]
+            evaluation.params.areaRngLbl = list(self._areas)
             evaluation.evaluate()
         parts = []
-        for number, image_id in enumerate(image_ids):
+        places = np.searchsorted(self._truth.image_ids, image_ids)
+        for number, place in enumerate(places.tolist()):
             seen = evaluation.evalImgs[number :: len(image_ids)]
             scores = np.array(seen[0]["dtScores"], dtype=np.float64)
             matched, ignored = (
                 np.stack([item[key] for item in seen]).astype(bool).transpose(2, 0, 1) for key in ("dtMatches", "dtIgnore")
             )
-            places = np.full(len(scores), self._places[image_id], dtype=np.int64)
-            parts.append(Matches(places, np.arange(len(scores)), scores, matched, ignored))
+            images = np.full(len(scores), place, dtype=np.int64)
+            parts.append(Matches(images, np.arange(len(scores)), scores, matched, ignored))
         return parts
 
     def _together(self) -> Matches:
         """All matches; kept as one part, so that asking again costs little."""
-        self._parts = [Matches.together(self._parts, len(AREAS))]
+        self._parts = [Matches.together(self._parts, len(self._areas))]
         return self._parts[0]
 
     def _curves(self, area: str = "all", count: int = MAX_RESULTS) -> tuple[Floats, Floats] | None:
         """See `Ranked.curves`; None where nobody is of that size."""
-        place = list(AREAS).index(area)
-        positives = int(self._truth.positives[:, place].sum())
+        positives = int(self._truth.positives[:, list(AREAS).index(area)].sum())
         if not positives:
             return None
-        return self._together().first(count, place).curves(np.ones(len(self._truth.image_ids)), positives)
+        return self._together().first(count, self._areas.index(area)).curves(np.ones(len(self._truth.image_ids)), positives)
 
     @property
     def ap(self) -> float | None:
@@ -113,7 +115,7 @@ class MaskAp:
         return None if found is None else float(found[0].ravel().mean())
 
     def figures(self, prefix: str) -> dict[str, float]:
-        """COCO's twelve figures; of a size that nobody has there is none, and without results all are 0.
+        """COCO's twelve figures of the wanted areas; of a size that nobody has there is none, and without results all are 0.
 
         * `ap`, `ap50`, `ap75`: at IoUs 0.5 to 0.95, at 0.5, at 0.75.
         * `ap_small`, `ap_medium`, `ap_large`: of people of an area up to 32^2, 96^2 and above, in square pixels.
@@ -124,7 +126,7 @@ class MaskAp:
             prefix: such as `oracle_box_`.
         """
         found: dict[str, float] = {}
-        for area in AREAS:
+        for area in self._areas:
             curves = self._curves(area)
             if curves is None:
                 continue
@@ -162,10 +164,10 @@ class MaskAp:
         Returns:
             The 2.5th and 97.5th percentile; None where there is nobody to find.
         """
-        positives = self._truth.positives[:, 0].astype(np.float64)
+        positives = self._truth.positives[:, list(AREAS).index("all")].astype(np.float64)
         if not positives.sum():
             return None
-        ranked = self._together().first(MAX_RESULTS, 0)
+        ranked = self._together().first(MAX_RESULTS, self._areas.index("all"))
         rng, count = np.random.default_rng(seed), len(positives)
         found = []
         for _ in range(resamples):

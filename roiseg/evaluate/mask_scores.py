@@ -29,8 +29,8 @@ class MaskScores:
             PackageError: it is, and faster-coco-eval isn't installed.
         """
         self._prefix = prefix
-        self._aps = {name: MaskAp(truth) for name in ANSWERS}
-        self._boundary = MaskAp(truth, boundary_protocol()) if boundary else None
+        self._aps = {name: MaskAp(truth) if name == MODEL else MaskAp(truth, areas=("all",)) for name in ANSWERS}
+        self._boundary = MaskAp(truth, boundary_protocol(), ("all",)) if boundary else None
         self._images: list[int] = []
         self._waiting: dict[str, list[Json]] = {name: [] for name in ANSWERS}
 

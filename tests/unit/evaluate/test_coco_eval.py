@@ -4,6 +4,7 @@ import copy
 import csv
 import io
 import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,42 @@ def test_figures_can_be_asked_for_between_chunks() -> None:
         asked.add([image["id"]], [item for item in results if item["image_id"] == image["id"]])
         asked.figures("")
     assert asked.figures("") == added(people, results).figures("")
+
+
+@pytest.mark.parametrize(
+    ("areas", "left_out"), [(("all",), ("_small", "_medium", "_large")), (("large", "all"), ("_small", "_medium"))]
+)
+def test_areas_that_arent_wanted_are_left_out(areas: tuple[str, ...], left_out: tuple[str, ...], tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    people = random_people(rng, SIZES)
+    results = random_results(rng, people)
+    found = MaskAp(Truth(people), areas=areas)
+    found.add([item["id"] for item in people.images], results)
+    expected = reference(*write_pair(tmp_path, people, results))
+    assert found.figures("") == {name: value for name, value in expected.items() if not name.endswith(left_out)}
+    assert found.interval(0, 50) == added(people, results).interval(0, 50)
+
+
+def test_what_stays_of_an_image_is_small() -> None:
+    """No object for each image: those would take three times the room of what is known of their results."""
+    count, together = 256, 64
+    outline = ellipse((10, 10), (5, 8))
+    people = People(
+        [image_record(number, (20, 20)) for number in range(count)],
+        [person_record(number, number, outline) for number in range(count)],
+        CATEGORIES[1],
+    )
+    results, found = perfect(people), MaskAp(Truth(people))
+    found.add(range(together), results[:together])
+    tracemalloc.start()
+    try:
+        for start in range(together, count, together):
+            found.add(range(start, start + together), results[start : start + together])
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held / (count - together) < 400
+    assert found.ap == pytest.approx(1)
 
 
 def test_inputs_stay_as_they_were_and_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,7 +94,7 @@ def _items(path: Path, more: Callable[[], str]) -> Iterator[Json]:
     if not text.startswith("[", place):
         raise ResultsError(
             f"{path}: begins with {text[place : place + 1]!r}, expected '[', a list of COCO results (annotations "
-            "begin with '{{'); give the file that results were written to"
+            "begin with '{'); give the file that results were written to"
         )
     place += 1
     while True:

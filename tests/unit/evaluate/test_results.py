@@ -102,7 +102,7 @@ def test_results_of_any_spelling_come_in_any_blocks(
     ("text", "message"),
     [
         ("", "begins with '', expected '[', a list of COCO results"),
-        ('{"images": []}', "begins with '{', expected '[', a list of COCO results"),
+        ('{"images": []}', "begins with '{', expected '[', a list of COCO results (annotations begin with '{'); give the file"),
         ('[{"image_id": 5}', "not valid JSON behind result 1 (expected ',' or ']'); is the file whole? write it again"),
         ('[{"image_id": 5},', "not valid JSON behind result 1 ("),
         ('[{"image_id": 5} {"image_id": 6}]', "not valid JSON behind result 1 (expected ',' or ']')"),

@@ -23,7 +23,7 @@ def box_mask(box_image: Floats, image_hw: HW) -> Bools:
     """
     y, x = (np.arange(side) + 0.5 for side in image_hw)
     columns, rows = ((at >= box_image[place]) & (at <= box_image[place + 2]) for place, at in enumerate((x, y)))
-    return np.asarray(rows[:, None] & columns[None])
+    return np.asarray(columns[:, None] & rows[None]).T
 
 
 def ellipse_mask(box_image: Floats, image_hw: HW) -> Bools:
@@ -41,7 +41,7 @@ def ellipse_mask(box_image: Floats, image_hw: HW) -> Bools:
         ((at - (box_image[place] + box_image[place + 2]) / 2) / ((box_image[place + 2] - box_image[place]) / 2)) ** 2
         for place, at in enumerate((x, y))
     )
-    return np.asarray(down[:, None] + across[None] <= 1)
+    return np.asarray(across[:, None] + down[None] <= 1).T
 
 
 BOX_MASKS: Mapping[str, Callable[[Floats, HW], Bools]] = {"whole_box": box_mask, "ellipse": ellipse_mask}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from roiseg.geometry import Floats
-from roiseg.masks import CLASS_NAMES, TARGET, Labels
+from roiseg.masks import TARGET, Labels
 from roiseg.types import HW
 
 NEVER_CLASS_2, WHOLE_BOX, ELLIPSE = "never_class_2", "whole_box", "ellipse"
@@ -64,32 +64,6 @@ def ellipse(rois: Floats, boxes: Floats, mask_hw: HW) -> Labels:
 
 def _target(inside: NDArray[np.bool_]) -> Labels:
     return inside.astype(np.uint8) * np.uint8(TARGET)
-
-
-def baseline_probabilities(logits: Tensor, rois: Floats, boxes: Floats) -> dict[str, Tensor]:
-    """What the baselines answer in place of a head.
-
-    Args:
-        logits: (R, 3, h, w) of the head.
-        rois: (R, 4) xyxy, see `whole_box`.
-        boxes: (R, 4) xyxy of the people.
-
-    Returns:
-        Prefix of the baseline -> (R, 3, h, w) float32 that sum to 1.
-    """
-    mask_hw = (int(logits.shape[2]), int(logits.shape[3]))
-    return {
-        NEVER_CLASS_2: without_two(logits),
-        WHOLE_BOX: certain(whole_box(rois, boxes, mask_hw)),
-        ELLIPSE: certain(ellipse(rois, boxes, mask_hw)),
-    }
-
-
-def certain(classes: Labels) -> Tensor:
-    """Probabilities (R, 3, h, w) float32 that are 1 for the given classes (R, h, w)."""
-    shape = (len(classes), len(CLASS_NAMES), *classes.shape[1:])
-    found = torch.zeros(shape)
-    return found.scatter_(1, torch.from_numpy(classes.astype(np.int64))[:, None], 1.0)
 
 
 def without_two(logits: Tensor) -> Tensor:

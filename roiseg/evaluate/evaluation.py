@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from roiseg.dataset import RoiDataset
 from roiseg.evaluate.baseline_masks import box_results
-from roiseg.evaluate.baselines import ELLIPSE, NEVER_CLASS_2, WHOLE_BOX, baseline_probabilities, beside, without_two
+from roiseg.evaluate.baselines import ELLIPSE, NEVER_CLASS_2, WHOLE_BOX, beside, ellipse, whole_box, without_two
 from roiseg.evaluate.bootstrap import RESAMPLES, SEED, intervals
 from roiseg.evaluate.calibration import Calibration
 from roiseg.evaluate.coco_truth import Json, Truth
@@ -79,11 +79,10 @@ class Evaluation:
         Raises:
             PredictionError: a logit isn't a finite number.
         """
-        images = list(measure(prediction, self._dataset))
-        self._count(prediction)
         plain = without_two(prediction.logits).numpy()
         place = 0
-        for row, measured in zip(prediction.batch.rows, images, strict=True):
+        # One at a time: the masks of an image are as large as the image.
+        for row, measured in zip(prediction.batch.rows, measure(prediction, self._dataset), strict=True):
             count = len(measured.table)
             self._table.add(measured.table)
             own = slice(place, place + count)
@@ -92,6 +91,7 @@ class Evaluation:
             for result in answers[MODEL]:
                 write_oracle(result)
             place += count
+        self._count(prediction)
         if self._detector is not None:
             self._add_detected(prediction, self._detector, write_detector)
 
@@ -109,8 +109,10 @@ class Evaluation:
             ]
         )
         rois = batch.boxes[:, 1:].double().numpy()
-        for name, answer in baseline_probabilities(prediction.logits, rois, boxes).items():
-            self._baselines[name].add(answer.argmax(dim=1).numpy(), labels)
+        mask_hw = (labels.shape[1], labels.shape[2])
+        self._baselines[NEVER_CLASS_2].add(prediction.classes_without_two, labels)
+        self._baselines[WHOLE_BOX].add(whole_box(rois, boxes, mask_hw), labels)
+        self._baselines[ELLIPSE].add(ellipse(rois, boxes, mask_hw), labels)
 
     def _oracle_answers(
         self, row: int, measured: Measured, plain: NDArray[np.float32], rois: Floats
@@ -130,7 +132,7 @@ class Evaluation:
             mask_result(image_id, category, found.score, found.placed.whole(hw), annotation_id)
             for found, annotation_id in zip(image.predicted, table.annotation_ids.tolist(), strict=True)
         ]
-        pasted = [paste_target(values, roi, hw) for values, roi in zip(plain, rois_image, strict=True)]
+        pasted = (paste_target(values, roi, hw) for values, roi in zip(plain, rois_image, strict=True))
         never = [mask_result(image_id, category, found.score, found.placed.whole(hw)) for found in pasted]
         sure = [SURE] * len(table)
         boxed = {name: box_results(name, image_id, category, hw, table.boxes_image, sure) for name in (WHOLE_BOX, ELLIPSE)}

@@ -4,13 +4,12 @@ Symbols: (H, W) image size, (h, w) cells of the mask.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roiseg.geometry import Floats
-from roiseg.masks import BACKGROUND, NON_TARGET, TARGET, Bools, Floats32, encode_mask, paste
+from roiseg.masks import BACKGROUND, NON_TARGET, TARGET, Bools, Floats32, paste
 from roiseg.types import HW, Window
 
 
@@ -43,14 +42,10 @@ class Placed:
         return self.mask[window.top - top : window.bottom - top, window.left - left : window.right - left]
 
     def whole(self, image_hw: HW) -> Bools:
-        """The mask at the size of the image (H, W)."""
-        found = np.zeros(image_hw, dtype=bool)
+        """The mask at the size of the image (H, W), column by column in memory as RLEs run."""
+        found = np.zeros(image_hw, dtype=bool, order="F")
         found[self.slices] = self.mask
         return found
-
-    def encoded(self, image_hw: HW) -> dict[str, Any]:
-        """Compressed COCO RLE of the mask at the size of the image (H, W)."""
-        return encode_mask(self.whole(image_hw))
 
 
 def meeting(first: Window, second: Window) -> Window:

@@ -1,19 +1,15 @@
 """Tests of roiseg.evaluate.baselines: boxes and ellipses by hand, with and without padding."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
-from roiseg.evaluate.baselines import (
-    BESIDE,
-    baseline_probabilities,
-    beside,
-    certain,
-    ellipse,
-    whole_box,
-    without_two,
-)
-from roiseg.geometry import pad_boxes
+from roiseg.evaluate.baselines import BESIDE, beside, ellipse, whole_box, without_two
+from roiseg.geometry import Floats, pad_boxes
+from roiseg.masks import Labels
+from roiseg.types import HW
 
 BOX = np.array([[0.2, 0.1, 0.6, 0.9]])
 
@@ -70,14 +66,6 @@ def test_ellipse_covers_its_share_of_the_box() -> None:
     assert ellipse(BOX, BOX, (200, 300)).mean() == pytest.approx(np.pi / 4, abs=1e-3)
 
 
-def test_certain_probabilities() -> None:
-    classes = np.array([[[0, 1, 2]], [[1, 1, 0]]], dtype=np.uint8)
-    found = certain(classes)
-    assert found.shape == (2, 3, 1, 3)
-    assert (found.sum(dim=1) == 1).all()
-    np.testing.assert_array_equal(found.argmax(dim=1).numpy(), classes)
-
-
 def test_a_head_without_class_two() -> None:
     logits = torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(0)) * 3
     found = without_two(logits)
@@ -87,13 +75,9 @@ def test_a_head_without_class_two() -> None:
     assert (found.argmax(dim=1) == logits[:, :2].argmax(dim=1)).all()
 
 
-@pytest.mark.parametrize("rois", [0, 3])
-def test_each_baseline_answers_for_every_roi(rois: int) -> None:
-    boxes = np.tile(BOX, (rois, 1))
-    found = baseline_probabilities(torch.randn(rois, 3, 4, 5), pad_boxes(boxes, 0.1), boxes)
-    assert list(found) == ["never_class_2", "whole_box", "ellipse"]
-    assert {tuple(values.shape) for values in found.values()} == {(rois, 3, 4, 5)}
-    assert all(values.dtype == torch.float32 and (values[:, 2] == 0).all() for values in found.values())
+@pytest.mark.parametrize("draw", [whole_box, ellipse])
+def test_no_rois(draw: Callable[[Floats, Floats, HW], Labels]) -> None:
+    assert draw(np.zeros((0, 4)), np.zeros((0, 4)), (4, 5)).shape == (0, 4, 5)
 
 
 def test_few_figures_stand_beside() -> None:

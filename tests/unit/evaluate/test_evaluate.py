@@ -2,6 +2,8 @@
 
 import csv
 import json
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +19,15 @@ from store_factory import MODEL, Project, shared_project
 from torch import Tensor, nn
 
 from roiseg.batches import Loading
+from roiseg.coco import load_prepared
+from roiseg.dataset import RoiDataset
 from roiseg.errors import PredictionError
-from roiseg.evaluate import infer
+from roiseg.evaluate import evaluation, infer
+from roiseg.evaluate.coco_truth import Json, Truth
+from roiseg.evaluate.detections import load_detections
 from roiseg.evaluate.evaluate import EvaluateParams, EvaluatePaths, Trained, evaluate
 from roiseg.evaluate.infer import Prediction, Score, predictions, run_head
+from roiseg.evaluate.measures import ImageMeasures, Measured, measure
 from roiseg.evaluate.pictures import draw_validation, load_fixed, target_mask
 from roiseg.evaluate.sheets import LINE_PX
 from roiseg.evaluate.table import RoiTable
@@ -274,6 +281,29 @@ def test_the_same_bytes_whatever_the_batches(project: Project, tmp_path: Path) -
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes(), file
     first, third = (json.loads((tmp_path / name / "figures.json").read_text()) for name in ("first", "third"))
     assert third == pytest.approx(first, abs=1e-3)
+
+
+def test_masks_of_one_image_are_in_memory_at_a_time(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of the next one while it is made, however many images share a batch."""
+    dataset, most = project.open("val"), []
+    kept: list[weakref.ref[ImageMeasures]] = []
+
+    def watched(prediction: Prediction, dataset: RoiDataset) -> Iterator[Measured]:
+        for measured in measure(prediction, dataset):
+            kept.append(weakref.ref(measured.image))
+            most.append(sum(item() is not None for item in kept))
+            yield measured
+
+    monkeypatch.setattr(evaluation, "measure", watched)
+    truth = Truth(load_prepared(project.annotations("val")))
+    nothing = load_detections(project.detections("val"), dataset.index, truth.category_id)
+    found = evaluation.Evaluation(dataset, truth, nothing, boundary_ap=False)
+    results: list[Json] = []
+    for prediction in predictions(head_of(project), dataset, CPU, Loading(4, 1, 1), rows=found.rows, further=found.further):
+        found.add(prediction, results.append, results.append)
+    assert len(most) == 4
+    assert max(most) <= 2
+    assert len(results) == len(found.table)
 
 
 # --- detected boxes ---

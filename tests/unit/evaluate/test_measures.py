@@ -219,7 +219,7 @@ def test_masks_belong_to_their_rows(project: Project, answered: list[Prediction]
                     np.array([0.0, 0, 1, 1]), hw
                 )
             )
-            assert coco_mask.iou([pasted.placed.encoded(hw)], [truth], [0])[0, 0] > 0.5
+            assert coco_mask.iou([encode_mask(pasted.placed.whole(hw))], [truth], [0])[0, 0] > 0.5
 
 
 def test_batches_make_no_difference(project: Project, answered: list[Prediction]) -> None:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pycocotools import mask as coco_mask
 
 from roiseg.evaluate.placed import Placed, cut_out, meeting, paste_target, shared_pixels
 from roiseg.masks import Bools
@@ -27,7 +26,7 @@ def test_windows_are_as_good_as_whole_masks(seed: int, height: int, width: int) 
     np.testing.assert_array_equal(found.whole((height, width)), first)
     assert found.pixels == first.sum()
     assert shared_pixels(found, other) == shared_pixels(other, found) == (first & second).sum()
-    assert (coco_mask.decode(found.encoded((height, width))) == first).all()
+    assert (found.whole((height, width)) == first).all()
 
 
 def test_cut_out_by_hand() -> None:

@@ -139,6 +139,37 @@ def evaluate(
             sys.exit(1)
 
 
+@app.command()
+def score(
+    results: Annotated[list[Path], typer.Argument(help="COCO results: image_id, category_id, segmentation, score.")],
+    split: Annotated[SplitName, typer.Option(help="Whose annotations they are of.")] = SplitName.val,
+    boundary_ap: Annotated[bool, typer.Option("--boundary-ap", help="Boundary AP too (the extra `boundary`).")] = False,
+) -> None:
+    """Mask AP of COCO results that any program wrote, by the protocol of `evaluate`; status 1 if a file can't be scored."""
+    with _speaking():
+        from roiseg.coco import DataParams, load_prepared
+        from roiseg.evaluate.chosen import SplitFiles
+        from roiseg.evaluate.coco_truth import Truth
+        from roiseg.evaluate.scored import score_results
+        from roiseg.extractor.params import ExtractorParams
+        from roiseg.index import Index
+        from roiseg.params import load_section
+
+        values = read_yaml(PARAMS_FILE)
+        extractor = load_section(ExtractorParams, "extractor", values)
+        files = SplitFiles.of(split.value, load_section(DataParams, "data", values))
+        truth, index = Truth(load_prepared(files.annotations)), Index(files.index, extractor.input_hw, extractor.resize)
+        failed = False
+        for file in results:
+            try:
+                CONSOLE.print(score_results(file, truth, index, boundary=boundary_ap).line(), markup=False, highlight=False)
+            except RoisegError as error:
+                failed = True
+                _tell(error)
+        if failed:
+            sys.exit(1)
+
+
 @preset.command("list")
 def preset_list() -> None:
     """All presets: the name and what it is, and below what it sets in each section."""

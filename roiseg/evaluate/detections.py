@@ -25,6 +25,9 @@ from roiseg.index import Index
 MIN_SIDE_PX = 1.0
 """Pixels of the image that a box must have each way: less can't hold a mask."""
 
+RESULTS = ".json"
+"""Ending of COCO results."""
+
 OTHER_CATEGORIES = "boxes_of_other_categories"
 
 COLUMNS = ("row", "image_id", "x0", "y0", "x1", "y1", "score")
@@ -71,7 +74,7 @@ def load_detections(path: Path, index: Index, category_id: int) -> Detections:
     Raises:
         ResultsError: missing, broken, or of other images.
     """
-    return results_detections(path, index, category_id) if path.suffix == ".json" else stored_detections(path, index)
+    return results_detections(path, index, category_id) if path.suffix == RESULTS else stored_detections(path, index)
 
 
 def stored_detections(path: Path, index: Index) -> Detections:

@@ -14,7 +14,7 @@ from roiseg.evaluate.cases import RoiCase, choose_cases, load_cases
 from roiseg.evaluate.charts import draw_charts, write_charts
 from roiseg.evaluate.coco_truth import Truth
 from roiseg.evaluate.curves import write_curves
-from roiseg.evaluate.detections import load_detections
+from roiseg.evaluate.detections import RESULTS, load_detections
 from roiseg.evaluate.evaluation import Evaluation
 from roiseg.evaluate.gallery import draw_sheet
 from roiseg.evaluate.infer import predictions
@@ -120,7 +120,9 @@ def evaluate(
     head.module.to(device)
     truth = Truth(load_prepared(paths.annotations))
     detections = load_detections(paths.detections, dataset.index, truth.category_id)
-    evaluation = Evaluation(dataset, truth, detections, boundary_ap=params.boundary_ap)
+    # What extract writes is as empty without a detector as with one that finds nobody anywhere.
+    detector = len(detections) > 0 or paths.detections.suffix == RESULTS
+    evaluation = Evaluation(dataset, truth, detections, detector=detector, boundary_ap=params.boundary_ap)
     loading = Loading(params.images_per_batch, reader.load_threads, reader.ahead)
     rows = evaluation.rows
     with (

@@ -37,13 +37,14 @@ SURE = 1.0
 class Evaluation:
     """Takes a head's answers batch by batch."""
 
-    def __init__(self, dataset: RoiDataset, truth: Truth, detections: Detections, *, boundary_ap: bool) -> None:
+    def __init__(self, dataset: RoiDataset, truth: Truth, detections: Detections, *, detector: bool, boundary_ap: bool) -> None:
         """Begin.
 
         Args:
             dataset: the split.
             truth: the annotated people of the same images.
             detections: boxes of the same images.
+            detector: whether there was a detector, which may have found nothing.
             boundary_ap: whether boundary AP is wanted.
 
         Raises:
@@ -54,7 +55,7 @@ class Evaluation:
         self._calibration = Calibration()
         self._baselines = {name: MaskMetrics() for name in (NEVER_CLASS_2, WHOLE_BOX, ELLIPSE)}
         self._oracle = MaskScores(truth, "oracle_box_", boundary=boundary_ap)
-        self._detector = MaskScores(truth, "detector_box_", boundary=boundary_ap) if len(detections) else None
+        self._detector = MaskScores(truth, "detector_box_", boundary=boundary_ap) if detector else None
 
     def further(self, row: int) -> Floats:
         """The ROIs (k, 4) xyxy, unit frame, of the detected boxes of an image, padded as those of annotated people are."""

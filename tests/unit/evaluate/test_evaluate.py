@@ -297,7 +297,7 @@ def test_masks_of_one_image_are_in_memory_at_a_time(project: Project, monkeypatc
     monkeypatch.setattr(evaluation, "measure", watched)
     truth = Truth(load_prepared(project.annotations("val")))
     nothing = load_detections(project.detections("val"), dataset.index, truth.category_id)
-    found = evaluation.Evaluation(dataset, truth, nothing, boundary_ap=False)
+    found = evaluation.Evaluation(dataset, truth, nothing, detector=False, boundary_ap=False)
     results: list[Json] = []
     for prediction in predictions(head_of(project), dataset, CPU, Loading(4, 1, 1), rows=found.rows, further=found.further):
         found.add(prediction, results.append, results.append)
@@ -350,6 +350,13 @@ def test_annotated_boxes_as_detected_ones_score_alike(project: Project, tmp_path
     assert {name: value for name, value in figures.items() if "detector" not in name} == pytest.approx(
         {name: value for name, value in without.items() if "detector" not in name}
     )
+
+
+def test_a_detector_that_found_nobody_has_an_ap_of_zero(project: Project, tmp_path: Path) -> None:
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text("[]")
+    figures = run(project, Elliptic(), paths_of(project, tmp_path / "a", boxes))
+    assert (figures["detector_boxes"], figures["detector_box_ap"], figures["detector_box_ar"]) == (0, 0, 0)
 
 
 def test_boundary_ap_where_it_is_wanted(project: Project, tmp_path: Path) -> None:

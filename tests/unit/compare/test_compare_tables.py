@@ -21,7 +21,6 @@ from roiseg.compare.tables import IMAGE_COST, STRATA_SHOWN, interval, number, se
 from roiseg.compare.terminal import show
 from roiseg.evaluate.complexity import ROIS_PER_IMAGE
 
-
 COSTS = {"parameters": 639299.0, "gflops_per_roi": 0.1749, "gflops_per_image": 3.2}
 """Of a head that does half of its work once for an image, so that the figure of an ROI alone would flatter it."""
 

@@ -83,6 +83,9 @@ def compare(runs: Sequence[Run], base: str | None, metrics: Sequence[str], *, pu
             for remark in _remarks(runs[place], runs[number], tables):
                 remarks.setdefault(remark, []).append(names[number])
             tick()
+    for number, run in enumerate(runs):
+        if run.doubt is not None:
+            remarks.setdefault(run.doubt, []).append(names[number])
     if unknown := [names[number] for number, run in enumerate(runs) if run.params is None]:
         remarks["params aren't known, so that neither settings nor features of it are told"] = unknown
     notes = [f"{', '.join(of)}: {remark}" for remark, of in remarks.items()]

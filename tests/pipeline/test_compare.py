@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from compare_factory import command, make_repository
+from compare_factory import PARAMS, command, make_repository, write_yaml
 from typer.testing import CliRunner, Result
 
 from roiseg import cli
@@ -137,6 +137,13 @@ def test_a_workspace_that_dvc_has_not_checked_out(copy: Path) -> None:
     (note,) = notes("workspace", "blunt")
     reason = "data/predictions/default.parquet is of another evaluation than metrics/evaluate/"
     assert note.startswith(f"workspace (the base): all intervals of differences {ALONE}: {reason}")
+
+
+def test_params_that_were_edited_after_the_figures_were_made(copy: Path) -> None:
+    command(copy, "git", "checkout", "-q", "main")
+    write_yaml(copy / "params.yaml", {**PARAMS, "loss": {"boundary_weight": 9.0}})
+    said = notes("main", "workspace")
+    assert "workspace: figures are of other params than params.yaml (loss.boundary_weight); `dvc repro` makes them anew" in said
 
 
 def test_an_experiment_of_the_same_name_at_another_commit(copy: Path) -> None:

@@ -8,19 +8,12 @@ from roiseg.compare.impact import Impact, impacts
 from roiseg.compare.runs import Run, labels
 from roiseg.compare.settings import Setting, differing
 from roiseg.errors import RunError
+from roiseg.evaluate import bootstrap
 from roiseg.evaluate.table import RoiTable
 from roiseg.params import nearest
 from roiseg.progress import progress
 
-HEADLINE = (
-    "miou_fg_roi",
-    "iou_target_roi",
-    "iou_nontarget_roi",
-    "boundary_iou_crop",
-    "separation_accuracy",
-    "miou_fg_dataset",
-    "oracle_box_ap",
-)
+HEADLINE = (*bootstrap.HEADLINE, "oracle_box_ap")
 """Metrics that are compared unless others are asked for; the first leads."""
 
 ALONE = "treat the runs as independent and come out too wide"
@@ -79,7 +72,7 @@ def compare(runs: Sequence[Run], base: str | None, metrics: Sequence[str], *, pu
     remarks: dict[str, list[str]] = {}
     own = runs[place].table(pull=pull)
     if isinstance(own, str):
-        remarks[f"{own}, so that all intervals of differences {ALONE}"] = [f"{names[place]} (the base)"]
+        remarks[f"all intervals of differences {ALONE}: {own}"] = [f"{names[place]} (the base)"]
     others = [number for number in range(len(runs)) if number != place]
     with progress("comparing", len(others)) as tick:
         for number in others:
@@ -90,6 +83,9 @@ def compare(runs: Sequence[Run], base: str | None, metrics: Sequence[str], *, pu
             for remark in _remarks(runs[place], runs[number], tables):
                 remarks.setdefault(remark, []).append(names[number])
             tick()
+    for number, run in enumerate(runs):
+        if run.doubt is not None:
+            remarks.setdefault(run.doubt, []).append(names[number])
     if unknown := [names[number] for number, run in enumerate(runs) if run.params is None]:
         remarks["params aren't known, so that neither settings nor features of it are told"] = unknown
     notes = [f"{', '.join(of)}: {remark}" for remark, of in remarks.items()]
@@ -139,7 +135,7 @@ def _remarks(base: Run, run: Run, tables: tuple[RoiTable, RoiTable] | str | None
             yield f"measured on other images than the base, so that intervals of differences {ALONE}"
         return
     if isinstance(tables, str):
-        yield f"{tables}, so that intervals of differences {ALONE}"
+        yield f"intervals of differences {ALONE}: {tables}"
     for count in ("images", "rois"):
         mine, theirs = base.metrics.get(count), run.metrics.get(count)
         if mine is not None and theirs is not None and mine != theirs:

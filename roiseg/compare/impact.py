@@ -13,8 +13,8 @@ from statistics import fmean
 from typing import Any
 
 from roiseg.compare.features import FEATURES, Feature
+from roiseg.compare.lock import flatten
 from roiseg.compare.runs import Run
-from roiseg.compare.settings import flatten
 
 HARMLESS = frozenset({"reader", "watch", "export"})
 """Sections that shape no figure of evaluation."""

@@ -1,6 +1,7 @@
 """A run: what one head scored in one state of the project, and what it was made with."""
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from roiseg.compare.lock import LOCK, outdated
 from roiseg.compare.sources import COSTS, METRICS, Commit, Files, Source, find_source
 from roiseg.errors import PredictionError, RunError
 from roiseg.evaluate.metrics import roi_figures
@@ -20,6 +22,8 @@ from roiseg.params import PARAMS_FILE, nearest, overlay
 PRESETS, TABLES = "roiseg/presets", "data/predictions"
 ROUNDING = 2e-6
 """How far the figures of a table may be from those of the metrics, which have six decimals."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Run:
         metrics: name -> value, as evaluation wrote them.
         costs: `parameters`, `gflops_per_roi` and the like, as export wrote them; empty where they aren't there.
         params: all sections, the head's preset laid over them; None where they aren't known.
+        doubt: why the metrics may not be those of the params and weights; None: nothing is known against them.
     """
 
     source: Source
@@ -48,6 +53,7 @@ class Run:
     metrics: Mapping[str, float]
     costs: Mapping[str, float]
     params: Mapping[str, Any] | None
+    doubt: str | None = None
 
     @property
     def name(self) -> str:
@@ -109,13 +115,15 @@ def find_runs(names: Sequence[str], heads: Sequence[str]) -> list[Run]:
     there: list[str] = []
     for name in dict.fromkeys(names):
         source = find_source(name)
-        params = _params(source)
+        params, lock = (_optional(source, path) for path in (str(PARAMS_FILE), LOCK))
         listed = source.listed()
         there += listed
         chosen = [head for head in heads if head in listed] if heads else _own(params, listed)
         if not chosen:
             raise _without_metrics(source, heads, listed)
-        runs += [_read_run(source, head, params) for head in chosen]
+        if lacking := _lacking(params, heads, listed):
+            logger.warning("run %r: there are no metrics of %s, which its `heads` name; `dvc repro` makes them", name, lacking)
+        runs += [_read_run(source, head, params, lock) for head in chosen]
     for head in heads:
         if head not in there:
             raise RunError(f"--head {head!r}: none of the runs has it; {nearest(head, set(there))}")
@@ -126,6 +134,11 @@ def _own(params: Mapping[str, Any] | None, listed: Sequence[str]) -> list[str]:
     """Heads of the params that have metrics: git keeps the files of heads that a state no longer trains."""
     asked = params.get("heads") if params is not None else None
     return [str(head) for head in asked if str(head) in listed] if isinstance(asked, list) else list(listed)
+
+
+def _lacking(params: Mapping[str, Any] | None, heads: Sequence[str], listed: Sequence[str]) -> str:
+    asked = params.get("heads") if params is not None and not heads else None
+    return ", ".join(str(head) for head in asked if str(head) not in listed) if isinstance(asked, list) else ""
 
 
 def _without_metrics(source: Source, heads: Sequence[str], listed: Sequence[str]) -> RunError:
@@ -139,13 +152,14 @@ def _without_metrics(source: Source, heads: Sequence[str], listed: Sequence[str]
     return RunError(f"run {source.name!r}: there is no {METRICS}/HEAD.json of any of its `heads`; {remedy}")
 
 
-def _read_run(source: Source, head: str, params: Mapping[str, Any] | None) -> Run:
+def _read_run(source: Source, head: str, params: Mapping[str, Any] | None, lock: Mapping[str, Any] | None) -> Run:
     return Run(
         source,
         head,
         _numbers(source, f"{METRICS}/{head}.json") or {},
         _numbers(source, f"{COSTS}/{head}.json") or {},
         _with_preset(source, head, params),
+        None if params is None or lock is None else outdated(lock, params, head),
     )
 
 
@@ -166,9 +180,10 @@ def _numbers(source: Source, path: str) -> dict[str, float] | None:
     return {key: float(value) for key, value in values.items()}
 
 
-def _params(source: Source) -> dict[str, Any] | None:
-    text = source.text(str(PARAMS_FILE))
-    return None if text is None else _mapping(source, str(PARAMS_FILE), text)
+def _optional(source: Source, path: str) -> dict[str, Any] | None:
+    """A YAML file; None: it isn't there."""
+    text = source.text(path)
+    return None if text is None else _mapping(source, path, text)
 
 
 def _with_preset(source: Source, head: str, params: Mapping[str, Any] | None) -> dict[str, Any] | None:

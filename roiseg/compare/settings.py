@@ -1,9 +1,9 @@
 """Which params differ between runs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from roiseg.compare.lock import flatten
 from roiseg.compare.runs import Run
 
 NOT_THERE = object()
@@ -32,13 +32,3 @@ def differing(runs: Sequence[Run]) -> list[Setting]:
     keys.sort(key=lambda key: sections.index(key.split(".")[0]))
     found = [Setting(key, {place: values.get(key, NOT_THERE) for place, values in flat.items()}) for key in keys]
     return [item for item in found if any(value != next(iter(item.values.values())) for value in item.values.values())]
-
-
-def flatten(params: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and their values; but for `heads`, which says what else ran beside a head."""
-    for key, value in params.items():
-        path = f"{where}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{path}.")
-        elif path != "heads":
-            yield path, value

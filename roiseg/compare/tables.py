@@ -19,6 +19,9 @@ SIDE_BY_SIDE = 3
 STRATA_SHOWN = 12
 """Rows of the table of strata: those that differ most."""
 
+IMAGE_COST = "GFLOPs/image: with 10 ROIs."
+"""As `roiseg.evaluate.complexity` counts them, which takes seconds to import."""
+
 CLEAR = "*: the 95 % interval excludes 0."
 
 
@@ -79,15 +82,18 @@ def runs_block(comparison: Comparison) -> Block:
         Column("head", "name"),
         Column("ROIs"),
         Column("parameters"),
-        Column("GFLOPs an ROI"),
+        Column("GFLOPs/ROI"),
+        Column("GFLOPs/image"),
     ]
     rows = []
     for place, run in enumerate(comparison.runs):
         costs = [run.metrics.get("rois"), run.costs.get("parameters")]
-        flops = run.costs.get("gflops_per_roi")
+        flops = [run.costs.get("gflops_per_roi"), run.costs.get("gflops_per_image")]
         whole = [NOTHING if value is None else f"{value:,.0f}" for value in costs]
-        rows.append([str(place + 1), run.name, run.head, *whole, NOTHING if flops is None else f"{flops:.2f}"])
-    return Block("Runs", columns, rows)
+        rows.append(
+            [str(place + 1), run.name, run.head, *whole, *(NOTHING if value is None else f"{value:.2f}" for value in flops)]
+        )
+    return Block("Runs", columns, rows, IMAGE_COST if any("gflops_per_image" in run.costs for run in comparison.runs) else "")
 
 
 def wide_figures(comparison: Comparison) -> Block:
@@ -99,7 +105,8 @@ def wide_figures(comparison: Comparison) -> Block:
         for row, run in zip(costs.rows, comparison.runs, strict=True)
     ]
     told = any("(" in cell for row in rows for cell in row[3:])
-    return Block("Runs", columns, rows, "In brackets: 95 % interval." if told else "")
+    remarks = ["In brackets: 95 % interval."] * told + [costs.remark] * bool(costs.remark)
+    return Block("Runs", columns, rows, " ".join(remarks))
 
 
 def wide_changes(comparison: Comparison) -> Block:
@@ -214,12 +221,14 @@ def _base(comparison: Comparison) -> str:
 def _how(comparison: Comparison) -> str:
     known = [item for changes in comparison.changes.values() for item in changes if item.low is not None]
     paired = sum(item.paired for item in known)
+    alone = dict.fromkeys(item.metric for item in known if not item.paired)
     if not known:
         return "No intervals: the metrics have none."
     mark = f"{CLEAR} " if any(item.clear for item in known) else ""
     if paired in (0, len(known)):
         return f"{mark}Intervals: {'paired bootstrap over images' if paired else 'of independent runs'}."
-    return f"{mark}Intervals: {paired} of {len(known)} paired over images, the others of independent runs."
+    few = f" ({', '.join(alone)})" if len(alone) < len(comparison.metrics) else ""
+    return f"{mark}Intervals: {paired} of {len(known)} paired over images, the others{few} as of independent runs, and too wide."
 
 
 def _figure(figure: Figure | None) -> str:

@@ -15,7 +15,7 @@ from roiseg.cache.params import ReaderParams
 from roiseg.coco import DataParams
 from roiseg.dataset import RoiDataset
 from roiseg.errors import CheckpointError, ParamsError, ProviderError, RoisegError
-from roiseg.evaluate.chosen import ChosenRows, SplitFiles, chosen_ids, only, only_detections
+from roiseg.evaluate.chosen import ALL, ChosenRows, SplitFiles, chosen_ids, only, only_detections
 from roiseg.evaluate.evaluate import DIGITS, EvaluateParams, EvaluatePaths, Trained, evaluate
 from roiseg.evaluate.split_losses import TRAINING_ONLY, own_loss, split_losses
 from roiseg.extractor.params import ExtractorParams
@@ -23,8 +23,8 @@ from roiseg.files import write_json
 from roiseg.heads.base import HeadParams
 from roiseg.index import Index
 from roiseg.losses import LossParams, check_outputs
-from roiseg.params import load_section, nearest
-from roiseg.preset import Override, with_overrides
+from roiseg.params import load_section
+from roiseg.preset import Override, flow, with_overrides
 from roiseg.previews import PREVIEWS_FILE
 from roiseg.train.checkpoint import BEST, Checkpoint, differing, load_checkpoint
 from roiseg.trained import HeadSections, checkpoint_file, with_weights
@@ -34,6 +34,9 @@ OWN = ("dataset", "sampler", "model", "loss", "train")
 
 SETTABLE = ("dataset", "evaluate", "loss", "model", "reader")
 """Sections that a change has an effect in: neither the data nor what was learnt is made anew."""
+
+FILED = {"val": "validation", "train": "train"}
+"""How files of figures name the splits."""
 
 STATISTICS, DETECTIONS = Path("metrics/data_analyze.json"), Path("data/detections")
 CHECKPOINTS = "checkpoints"
@@ -88,10 +91,21 @@ class Asked:
             section, _, key = override.key.partition(".")
             if section not in SETTABLE or not key or override.key == "evaluate.checkpoint":
                 raise ParamsError(
-                    f"--set {override.key}: without effect on how a checkpoint is evaluated; {nearest(section, SETTABLE)}, as in "
-                    "dataset.roi_padding=0.1; data and features are those that `dvc repro` made of params.yaml, and the checkpoint "
-                    "is named by its file"
+                    f"--set {override.key}: without effect on how a checkpoint is evaluated, expected a key of "
+                    f"{', '.join(SETTABLE)}, such as dataset.roi_padding=0.1; data and features are those that `dvc repro` made of "
+                    "params.yaml, and the checkpoint is named by its file"
                 )
+
+    @property
+    def suffix(self) -> str:
+        """End of the names of results, so that those of some images or of train don't replace those of all of val."""
+        return f"-{self.split}" * (self.split != "val") + f"-{self.images}" * (self.images != ALL)
+
+    @property
+    def changes(self) -> str:
+        """The overrides as they are spelled, behind a comma; empty without any."""
+        spelled = (f"~{item.key}" if item.removed else f"{item.key}={flow(item.value)}" for item in self.overrides)
+        return "".join(f", {text}" for text in spelled)
 
 
 @dataclass(frozen=True)
@@ -105,6 +119,7 @@ class Evaluated:
         features: family of the head and what is switched on in it.
         left_out: terms of its loss that only training has.
         figures: all of them, flat.
+        on: split, and changes to its params.
         folder: with its results.
     """
 
@@ -114,6 +129,7 @@ class Evaluated:
     features: str
     left_out: Sequence[str]
     figures: Mapping[str, float]
+    on: str
     folder: Path
 
     def lines(self) -> list[str]:
@@ -123,7 +139,7 @@ class Evaluated:
         told["loss"] += f" (without {', '.join(self.left_out)})" * bool(self.left_out)
         return [
             f"{self.file}: epoch {self.epoch}, {self.features}",
-            f"  {int(self.figures['images'])} images, {int(self.figures['rois'])} ROIs",
+            f"  {int(self.figures['images'])} images, {int(self.figures['rois'])} ROIs of {self.on}",
             "  " + ", ".join(f"{title} {told[title]}" for title in losses),
             "  " + ", ".join(f"{title} {told[title]}" for title in ious),
             f"  {self.folder}",
@@ -188,7 +204,7 @@ def evaluate_checkpoints(paths: Sequence[Path], asked: Asked) -> Iterator[Evalua
         read = files if ids is None else only(files, ids.tolist(), Path(place))
         for file, name in zip(named, result_names(named), strict=True):
             try:
-                yield _evaluate(file, name, asked, read, None if ids is None else Chosen(ids.tolist(), Path(place)))
+                yield _evaluate(file, name + asked.suffix, asked, read, None if ids is None else Chosen(ids.tolist(), Path(place)))
             except RoisegError as error:
                 yield Failed(file, error)
 
@@ -206,13 +222,14 @@ def _evaluate(file: Path, name: str, asked: Asked, read: SplitFiles, chosen: Cho
         detections = only_detections(detections, chosen.ids, chosen.place)
     head = with_weights(checkpoint, file, sections.model, dataset.store.specs).to(asked.device)
     folder = asked.out / name
-    paths = paths_in(folder, file, read, detections, pictures=asked.pictures and asked.split == "val")
+    paths = paths_in(folder, f"{file.stem}_{FILED[asked.split]}", read, detections, asked.pictures and asked.split == "val")
     losses = _losses(head, dataset, checkpoint, values, loss, params, sections.reader, asked.device)
-    trained = Trained(head, name, f"{file.name}, epoch {checkpoint.epoch}")
+    trained = Trained(head, name, f"{file.name}, epoch {checkpoint.epoch}{asked.changes}")
     figures = evaluate(trained, dataset, params, sections.reader, paths, device=asked.device) | losses
     write_json(paths.figures, {key: round(float(value), DIGITS) for key, value in figures.items()})
     left_out = [name for name in TRAINING_ONLY if getattr(loss, name) is not None]
-    return Evaluated(file, name, checkpoint.epoch, active_features(sections.model), left_out, figures, folder)
+    on = f"{asked.split}{asked.changes}"
+    return Evaluated(file, name, checkpoint.epoch, active_features(sections.model), left_out, figures, on, folder)
 
 
 def own_values(file: Path, checkpoint: Checkpoint, asked: Asked) -> dict[str, Any]:
@@ -222,11 +239,17 @@ def own_values(file: Path, checkpoint: Checkpoint, asked: Asked) -> dict[str, An
         CheckpointError: the checkpoint lacks sections.
         ParamsError: see `with_overrides`.
     """
-    lacking = [name for name in OWN if name not in checkpoint.params]
+    lacking = [name for name in OWN if not isinstance(checkpoint.params.get(name), Mapping)]
     if lacking:
         raise CheckpointError(
             f"{file}: its params lack the sections {', '.join(lacking)}, expected {', '.join(OWN)}; train the head again, or go "
             "back to the version that wrote it"
+        )
+    epochs = checkpoint.params["train"].get("epochs")
+    if not isinstance(epochs, int):
+        raise CheckpointError(
+            f"{file}: train.epochs is {epochs!r} in its params, expected how many the run was to have, for weights of the "
+            "loss follow it; train the head again, or go back to the version that wrote it"
         )
     return with_overrides({**asked.values, **{name: checkpoint.params[name] for name in OWN}}, asked.overrides)
 
@@ -285,12 +308,12 @@ def detections_of(asked: Asked, params: EvaluateParams) -> Path:
     return Path(params.detections) if told or asked.split == "val" else DETECTIONS / f"{asked.split}.parquet"
 
 
-def paths_in(folder: Path, file: Path, read: SplitFiles, detections: Path, *, pictures: bool) -> EvaluatePaths:
+def paths_in(folder: Path, start: str, read: SplitFiles, detections: Path, pictures: bool) -> EvaluatePaths:
     """Files of `evaluate` in a folder of their own.
 
     Args:
         folder: of the checkpoint.
-        file: the checkpoint.
+        start: of the name of the file of figures.
         read: the split.
         detections: boxes of it.
         pictures: whether there are pictures of it, and they are wanted.
@@ -300,7 +323,7 @@ def paths_in(folder: Path, file: Path, read: SplitFiles, detections: Path, *, pi
         detections=detections,
         pictures=read.index / "pictures" if pictures else None,
         previews=read.index / PREVIEWS_FILE if pictures else None,
-        figures=folder / f"{file.stem}_validation_metrics.json",
+        figures=folder / f"{start}_metrics.json",
         plots=folder / "plots",
         curves=folder / "curves",
         results=folder / "results.json",
@@ -320,7 +343,7 @@ def _losses(
     reader: ReaderParams,
     device: torch.device,
 ) -> dict[str, float]:
-    own = own_loss(loss, checkpoint, _statistics(loss), int(values["train"]["epochs"]))
+    own = own_loss(loss, checkpoint, _statistics(loss), values["train"]["epochs"])
     seen = checkpoint.loss[0] if checkpoint.loss else {}
     return split_losses(head, dataset, own, loss, seen, device, Loading(params.images_per_batch, reader.load_threads, reader.ahead))
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -107,7 +107,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint; run `dvc repro train`, or `dvc pull`") from error
     except (RuntimeError, EOFError, OSError, ValueError, TypeError, KeyError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint of roiseg ({error})") from error
+        # What torch says is advice to load it unsafely, or nothing.
+        raise CheckpointError(
+            f"{path}: not a checkpoint of roiseg (torn, not written by torch, or with more in it than tensors and plain values); "
+            "`dvc checkout` or `dvc pull` it, or train the head again"
+        ) from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: not a checkpoint of roiseg (holds a {type(data).__name__}, expected a mapping of fields)")
     known, given = [item.name for item in fields(Checkpoint)], [str(name) for name in data]
@@ -120,6 +124,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: not a checkpoint of roiseg as it is now: {', and '.join(faults)}; train the head again (`dvc repro train`), "
             "or go back to the version that wrote it"
         )
+    for name, hint in get_type_hints(Checkpoint).items():
+        kind, value = get_origin(hint) or hint, data[name]
+        if not isinstance(value, (int, float) if kind is float else kind):
+            raise CheckpointError(
+                f"{path}: not a checkpoint of roiseg as it is now: {name} is of type {type(value).__name__}, expected "
+                f"{kind.__name__.lower()}; train the head again (`dvc repro train`), or go back to the version that wrote it"
+            )
     return Checkpoint(**data)
 
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from compare_factory import command, make_repository
+from compare_factory import PARAMS, command, make_repository, write_yaml
 from typer.testing import CliRunner, Result
 
 from roiseg import cli
@@ -116,8 +116,8 @@ def test_rows_come_from_the_remote_when_that_is_asked_for(copy: Path) -> None:
     with (copy / ".dvc/config").open("a") as file:
         file.write(f"    remote = storage\n['remote \"storage\"']\n    url = {copy.parent / 'remote'}\n")
     path = "data/predictions/default.parquet"
-    missing = f"{path} isn't in DVC's cache; --pull asks the remote, so that"
-    assert notes("main", "blunt") == [f"main (the base): {missing} all intervals of differences {ALONE}"]
+    missing = f"{path} isn't in DVC's cache; --pull asks the remote"
+    assert notes("main", "blunt") == [f"main (the base): all intervals of differences {ALONE}: {missing}"]
     assert not read("main", "blunt")["blunt"]["paired"]
     assert notes("main", "blunt", "--pull") == []
     assert read("main", "blunt", "--pull")["blunt"]["paired"]
@@ -126,15 +126,24 @@ def test_rows_come_from_the_remote_when_that_is_asked_for(copy: Path) -> None:
 def test_rows_that_are_nowhere(copy: Path) -> None:
     shutil.rmtree(copy / ".dvc/cache")
     note = notes("workspace", "blunt", "--head", "default", "--pull")[0]
-    assert note.startswith("blunt: data/predictions/default.parquet is neither in DVC's cache nor to be had from its remote (")
-    assert note.endswith(f"); `dvc push` it where the run was made, so that intervals of differences {ALONE}")
+    reason = "data/predictions/default.parquet is neither in DVC's cache nor to be had from its remote ("
+    assert note.startswith(f"blunt: intervals of differences {ALONE}: {reason}")
+    assert note.endswith("); `dvc push` it where the run was made")
 
 
 def test_a_workspace_that_dvc_has_not_checked_out(copy: Path) -> None:
     """After `git checkout` alone the metrics are those of main, and the rows those of sharper."""
     command(copy, "git", "checkout", "-q", "main")
     (note,) = notes("workspace", "blunt")
-    assert note.startswith("workspace (the base): data/predictions/default.parquet is of another evaluation than metrics/evaluate/")
+    reason = "data/predictions/default.parquet is of another evaluation than metrics/evaluate/"
+    assert note.startswith(f"workspace (the base): all intervals of differences {ALONE}: {reason}")
+
+
+def test_params_that_were_edited_after_the_figures_were_made(copy: Path) -> None:
+    command(copy, "git", "checkout", "-q", "main")
+    write_yaml(copy / "params.yaml", {**PARAMS, "loss": {"boundary_weight": 9.0}})
+    said = notes("main", "workspace")
+    assert "workspace: figures are of other params than params.yaml (loss.boundary_weight); `dvc repro` makes them anew" in said
 
 
 def test_an_experiment_of_the_same_name_at_another_commit(copy: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from compare_factory import run_of
+from compare_factory import overlapping, run_of
 from rich.console import Console
 
 from roiseg.compare.comparison import Comparison, compare
@@ -17,8 +17,12 @@ from roiseg.compare.impact import Impact
 from roiseg.compare.markdown import markdown
 from roiseg.compare.runs import Run
 from roiseg.compare.settings import NOT_THERE, Setting
-from roiseg.compare.tables import STRATA_SHOWN, interval, number, settings_block, shortened, strata_block
+from roiseg.compare.tables import IMAGE_COST, STRATA_SHOWN, interval, number, settings_block, shortened, strata_block
 from roiseg.compare.terminal import show
+from roiseg.evaluate.complexity import ROIS_PER_IMAGE
+
+COSTS = {"parameters": 639299.0, "gflops_per_roi": 0.1749, "gflops_per_image": 3.2}
+"""Of a head that does half of its work once for an image, so that the figure of an ROI alone would flatter it."""
 
 
 def metrics(value: float, half: float) -> Mapping[str, float]:
@@ -30,7 +34,7 @@ def two_runs() -> Comparison:
     first = {"loss": {"boundary_weight": 1.0}, "model": {"head": "coarse"}}
     second = {"loss": {"boundary_weight": 3.0}, "model": {"head": "coarse", "attention": "a|b"}}
     runs = [
-        run_of("main", metrics(0.5, 0.03), params=first, costs={"parameters": 639299, "gflops_per_roi": 0.1749}),
+        run_of("main", metrics(0.5, 0.03), params=first, costs=COSTS),
         run_of("a|b", {**metrics(0.6, 0.04), "iou_target_roi": 0.75}, params=second),
     ]
     return compare(runs, None, ["miou_fg_roi", "iou_target_roi"], pull=False)
@@ -38,6 +42,10 @@ def two_runs() -> Comparison:
 
 def test_markdown_to_the_letter() -> None:
     assert markdown(two_runs()) == (Path(__file__).parent / "comparison.md").read_text(encoding="utf-8")
+
+
+def test_images_have_as_many_rois_as_their_cost_is_counted_with() -> None:
+    assert IMAGE_COST == f"GFLOPs/image: with {ROIS_PER_IMAGE} ROIs."
 
 
 def many(count: int, name: str = "run-{}") -> Comparison:
@@ -81,6 +89,14 @@ def test_eighty_columns_hold_everything(count: int, name: str) -> None:
         row.split()[1].startswith(name[:4]) and row.split()[1].endswith(comparison.labels[place][-2:])
         for place, row in enumerate(rows, start=1)
     )
+
+
+def test_metrics_whose_intervals_are_not_of_pairs_are_named() -> None:
+    """The average precision doesn't follow from rows."""
+    ends = {"oracle_box_ap": 0.5, "oracle_box_ap_low": 0.4, "oracle_box_ap_high": 0.6}
+    runs = [run_of(name, ends, params={}, table=overlapping(1, 2)) for name in "ab"]
+    text = markdown(compare(runs, None, ["iou_target_roi", "oracle_box_ap"], pull=False))
+    assert "Intervals: 1 of 2 paired over images, the others (oracle\\_box\\_ap) as of independent runs, and too wide." in text
 
 
 def test_what_is_clear_is_bold_on_a_terminal() -> None:
@@ -142,7 +158,7 @@ def test_json_holds_everything() -> None:
     assert values["base"] == "main"
     assert [run["label"] for run in values["runs"]] == ["main", "a|b"]
     assert values["runs"][0]["figures"] == {"miou_fg_roi": {"value": 0.5, "low": 0.47, "high": 0.53}, "iou_target_roi": None}
-    assert values["runs"][0]["costs"] == {"parameters": 639299, "gflops_per_roi": 0.1749}
+    assert values["runs"][0]["costs"] == COSTS
     (change,) = values["differences"]
     assert (change["label"], change["metric"], change["paired"], change["clear"]) == ("a|b", "miou_fg_roi", False, True)
     assert [change[key] for key in ("value", "low", "high")] == pytest.approx([0.1, 0.05, 0.15])

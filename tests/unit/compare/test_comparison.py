@@ -78,12 +78,12 @@ def test_what_is_missing_is_said_once_for_all_runs() -> None:
     runs = [run_of("a", {}, params={}, table=table), *(run_of(name, {"miou_fg_roi": 0.5, "iou_target_roi": 0.5}) for name in "bc")]
     result = compare(runs, None, [], pull=False)
     assert result.notes == [
-        f"b, c: data/predictions/default.parquet isn't kept, so that intervals of differences {ALONE}",
+        f"b, c: intervals of differences {ALONE}: data/predictions/default.parquet isn't kept",
         "b, c: params aren't known, so that neither settings nor features of it are told",
     ]
     assert not result.strata
     assert compare([runs[1], runs[0]], None, [], pull=False).notes[0] == (
-        f"b (the base): data/predictions/default.parquet isn't kept, so that all intervals of differences {ALONE}"
+        f"b (the base): all intervals of differences {ALONE}: data/predictions/default.parquet isn't kept"
     )
 
 

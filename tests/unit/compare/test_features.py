@@ -7,7 +7,7 @@ import pytest
 from knobs import nested
 
 from roiseg.compare.features import FEATURES, Feature
-from roiseg.compare.settings import flatten
+from roiseg.compare.lock import flatten
 from roiseg.heads.composed import AuxiliaryParams as Branches
 from roiseg.heads.composed import ComposedParams, RefineParams
 from roiseg.losses import LossParams

@@ -48,6 +48,15 @@ def test_the_workspace_has_the_heads_of_its_params() -> None:
     assert [run.head for run in find_runs(["workspace"], ["stale"])] == ["stale"], "asked for by its name"
 
 
+def test_heads_without_metrics_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    state(["default", "other"], {"default": {"a": 1.0}})
+    assert [run.head for run in find_runs(["workspace"], [])] == ["default"]
+    assert caplog.messages == ["run 'workspace': there are no metrics of other, which its `heads` name; `dvc repro` makes them"]
+    caplog.clear()
+    find_runs(["workspace"], ["default"])
+    assert not caplog.messages, "it wasn't asked for"
+
+
 def test_a_head_whose_preset_is_gone_has_no_known_params() -> None:
     state(["default"], {"default": {"a": 1.0}})
     Path("roiseg/presets/default.yaml").unlink()

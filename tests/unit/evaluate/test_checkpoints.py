@@ -141,7 +141,7 @@ def test_a_checkpoint_is_rebuilt_from_its_own_params(project: Project, whole: Pa
     assert (folder / "best_model_validation_metrics.json").is_file()
     lines = text.splitlines()
     assert lines[0].startswith(f"{path}: epoch 3, multiscale on layer_34+layer_3; inputs (fusion adaptive)")
-    assert lines[1].strip() == f"4 images, {project.open('val').index.rois_per_image.sum()} ROIs"
+    assert lines[1].strip() == f"4 images, {project.open('val').index.rois_per_image.sum()} ROIs of val"
     for title, name in (("loss", "loss_total"), ("CE", "loss_ce"), ("Dice", "loss_dice"), ("iou_bg", "iou_bg")):
         assert re.search(rf"\b{title} {figures[name]:.4f}", text), name
     assert f"miou_fg_roi {figures['miou_fg_roi']:.4f}, iou_target_roi {figures['iou_target_roi']:.4f}" in text
@@ -242,11 +242,12 @@ def test_changes_have_an_effect(project: Project, root: Path) -> None:
         ("loss.contrastive={weight:0.1,temperature:0.1,samples:8}", "loss.contrastive: reads the outputs embedding of a head"),
         (
             "train.lr=1",
-            "--set train.lr: without effect on how a checkpoint is evaluated; known: dataset, evaluate, loss, model, reader",
+            "--set train.lr: without effect on how a checkpoint is evaluated, expected a key of dataset, evaluate, loss, model, "
+            "reader, such as dataset.roi_padding=0.1",
         ),
         ("evaluate.checkpoint=a.pth", "--set evaluate.checkpoint: without effect"),
-        ("losss.ce=1", "--set losss.ce: without effect on how a checkpoint is evaluated; did you mean 'loss'?"),
-        ("loss=1", "--set loss: without effect"),
+        ("losss.ce=1", "--set losss.ce: without effect on how a checkpoint is evaluated, expected a key of"),
+        ("loss=1", "--set loss: without effect on how a checkpoint is evaluated, expected a key of"),
         ("loss.ce", "--set 'loss.ce': missing EQUAL at '<EOF>'; expected key=value, such as evaluate.images_per_batch=2"),
         ("loss.ce=1,2", "--set 'loss.ce=1,2': stands for several values, expected one; put a list in brackets"),
         ("model.mid_channels=4", "its weights don't fit the model (shapes, checkpoint -> model)"),
@@ -264,7 +265,7 @@ def test_wrong_changes(project: Project, root: Path, change: str, message: str) 
 @pytest.mark.parametrize(("images", "count"), [("1", 1), ("3", 3), ("99", 4), ("fixed", 2), ("all", 4)])
 def test_some_images(project: Project, root: Path, images: str, count: int) -> None:
     run(keep(checkpoint_of(project)), "--images", images)
-    folder = root / "validation_results" / "first-best_model"
+    folder = root / "validation_results" / f"first-best_model{'' if images == 'all' else f'-{images}'}"
     figures = figures_of(folder)
     seen = {item["image_id"] for item in json.loads((folder / "results.json").read_text())}
     assert (figures["images"], len(seen)) == (count, count)
@@ -276,16 +277,24 @@ def test_some_images(project: Project, root: Path, images: str, count: int) -> N
 
 
 def test_results_of_an_image_are_those_that_it_has_among_all(project: Project, root: Path) -> None:
-    """Rows of index and store stay together."""
+    """Rows of index and store stay together; and so do the results of all, whatever is evaluated afterwards."""
     path = keep(checkpoint_of(project))
-    run(path, "--out", "all")
-    run(path, "--out", "one", "--images", "1")
-    folder = root / "one" / "first-best_model"
+    run(path, "--out", "out")
+    run(path, "--out", "out", "--images", "1")
+    folder = root / "out" / "first-best_model-1"
     dataset = project.open("val")
     (image_id,) = {item["image_id"] for item in json.loads((folder / "results.json").read_text())}
     assert image_id == dataset.index.image_ids[0]
-    everything, one = (json.loads((root / name / "first-best_model" / "results.json").read_text()) for name in ("all", "one"))
+    everything, one = (json.loads((root / "out" / f"first-best_model{end}" / "results.json").read_text()) for end in ("", "-1"))
     assert one == [item for item in everything if item["image_id"] == image_id]
+
+
+def test_what_was_changed_is_told(project: Project, root: Path) -> None:
+    checkpoint = checkpoint_of(project)
+    extra = {**checkpoint.params, "loss": {**checkpoint.params["loss"], "sharpness": 1.0}}
+    path = keep(replace(checkpoint, params=extra))
+    told = run(path, "--split", "train", "--set", "dataset.roi_padding=0.1", "--set", "~loss.sharpness").stdout
+    assert " ROIs of train, dataset.roi_padding=0.1, ~loss.sharpness\n" in told
 
 
 def test_detections_of_some_images(tmp_path: Path) -> None:
@@ -326,7 +335,8 @@ def test_detections_and_pictures_are_those_of_the_split(project: Project, root: 
 
 def test_train_split(project: Project, root: Path) -> None:
     run(keep(checkpoint_of(project)), "--split", "train", "--out", "train")
-    assert figures_of(root / "train" / "first-best_model")["images"] == 5
+    folder = root / "train" / "first-best_model-train"
+    assert json.loads((folder / "best_model_train_metrics.json").read_text())["images"] == 5
     result = run(keep(checkpoint_of(project)), "--split", "train", "--images", "fixed", status=1)
     assert "ParamsError: --images fixed: data/index/train/pictures holds none" in result.stderr
 
@@ -447,9 +457,18 @@ def test_params_of_another_schema(project: Project, root: Path) -> None:
     run(path, "--set", "+loss.edge=null", "--set", "~loss.sharpness")
 
 
+@pytest.mark.parametrize("epochs", [{}, {"epochs": None}])
+def test_params_without_the_length_of_the_run(project: Project, root: Path, epochs: dict[str, Any]) -> None:
+    checkpoint = checkpoint_of(project)
+    path = keep(replace(checkpoint, params={**checkpoint.params, "train": {"lr": 0.1, **epochs}}))
+    assert f"CheckpointError: {path}: train.epochs is None in its params, expected how many" in run(path, status=1).stderr
+
+
 def test_params_without_sections(project: Project, root: Path) -> None:
     checkpoint = checkpoint_of(project)
-    path = keep(replace(checkpoint, params={"model": checkpoint.params["model"], "train": checkpoint.params["train"]}))
+    path = keep(
+        replace(checkpoint, params={"model": checkpoint.params["model"], "train": checkpoint.params["train"], "loss": None})
+    )
     text = run(path, status=1).stderr
     assert f"{path}: its params lack the sections dataset, sampler, loss, expected dataset, sampler, model, loss, train" in text
 

@@ -155,7 +155,24 @@ def test_contents_of_another_program(tmp_path: Path) -> None:
 
 def test_text_file(tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(CheckpointError, match="not a checkpoint of roiseg"):
+    message = "a.pth: not a checkpoint of roiseg (torn, not written by torch, or with more in it than tensors and plain values)"
+    with pytest.raises(CheckpointError, match=re.escape(message)) as caught:
+        load_checkpoint(tmp_path / "a.pth")
+    assert "weights_only" not in str(caught.value), "torch's advice to load it unsafely"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("epoch", "last", "epoch is of type str, expected int"),
+        ("best", None, "best is of type NoneType, expected float"),
+        ("params", None, "params is of type NoneType, expected mapping"),
+        ("rows", 3, "rows is of type int, expected sequence"),
+    ],
+)
+def test_fields_of_another_kind(tmp_path: Path, name: str, value: object, message: str) -> None:
+    torch.save({**vars(checkpoint_of()), name: value}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=f"not a checkpoint of roiseg as it is now: {message}; train the head again"):
         load_checkpoint(tmp_path / "a.pth")
 
 

@@ -45,10 +45,15 @@ SMALL: dict[str, dict[str, Any]] = {
     "train": {"epochs": 2, "images_per_batch": 3},
 }
 EXP_SHOW = (
-    "dvc exp show --only-changed --drop "
-    "'(val|weight_|never|oracle|pixel|target|detection|Created|parity|onnx|.*(pooled|dataset|class|bg)$)'"
+    "dvc exp show --only-changed --drop '(?!Exp|heads)[^.]*$|val|.*/|train.(total|ce|dice|mean|boundary_a|grad)' "
+    "--keep '(.*:)?((miou_fg|iou_(non)?target)_roi|boundary_iou_crop|separation_accuracy|(oracle|detector)_box_ap)$'"
 )
-"""The README's table of experiments."""
+"""The README's table of experiments: the leading figures and the params that differ.
+
+Names of params have dots, those of figures don't; with several heads a file stands before them.
+"""
+COUNTS = {"images", "rois", "rois_target", "rois_nontarget", "separation_pixels"}
+"""Figures of `evaluate` that may be more than 1, but for the `detector_boxes*`."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,18 @@ def copy_of(project: Project, root: Path) -> Project:
     """A copy at `root` that a test may change."""
     shutil.copytree(project.root, root, symlinks=True)
     return Project(root)
+
+
+def assert_sane(figures: dict[str, float]) -> None:
+    """Figures of `evaluate` are shares, or counts, and lie in their intervals."""
+    shares = {name: value for name, value in figures.items() if name not in COUNTS and not name.startswith("detector_boxes")}
+    assert {name: value for name, value in shares.items() if not 0 <= value <= 1} == {}
+    counts = [value for name, value in figures.items() if name not in shares]
+    assert len(counts) == len(COUNTS) + sum(name.startswith("detector_boxes") for name in figures)
+    assert all(value >= 0 and value == round(value) for value in counts)
+    leading = [name.removesuffix("_low") for name in figures if name.endswith("_low")]
+    assert "miou_fg_roi" in leading
+    assert all(figures[f"{name}_low"] <= figures[name] <= figures[f"{name}_high"] for name in leading)
 
 
 def readme_commands() -> list[str]:

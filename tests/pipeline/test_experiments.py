@@ -5,23 +5,49 @@ import json
 import pytest
 from dvc_project import EXP_SHOW, Project, copy_of
 
+from roiseg.coco import load_prepared
+
 pytestmark = pytest.mark.pipeline
 
 
+LEADING = {
+    "miou_fg_roi",
+    "iou_target_roi",
+    "iou_nontarget_roi",
+    "boundary_iou_crop",
+    "separation_accuracy",
+    "oracle_box_ap",
+    "detector_box_ap",
+}
+
+
 def test_a_loss_trains_evaluates_and_exports_only(finished: Project) -> None:
+    """And other detections evaluate only."""
     printed = finished.dvc("exp", "run", "-n", "sharper", "-S", "loss.boundary_weight=3.0")
     try:
         assert finished.stages_run(printed) == ["train@default", "evaluate@default", "export@default"]
         assert "loss.boundary_weight" in finished.dvc("params", "diff")
         assert "3.0" in finished.dvc("params", "diff")
         assert "miou_fg_roi" in finished.dvc("metrics", "diff")
+        people = load_prepared(finished.root / "data/annotations/instances_val_person_only_no_crowd.json")
+        found = [
+            {key: person[key] for key in ("image_id", "category_id", "bbox")} | {"score": 0.9} for person in people.annotations
+        ]
+        (finished.root / "data/found.json").write_text(json.dumps(found))
+        printed = finished.dvc("exp", "run", "-S", "evaluate.detections=data/found.json")
+        assert finished.stages_run(printed) == ["evaluate@default"]
+        figures = json.loads((finished.root / "metrics/evaluate/default.json").read_text())
+        assert figures["detector_boxes"] == len(found)
+        assert json.loads((finished.root / "data/predictions/default.detector.json").read_text())
         shown = finished.run("bash", "-c", f"{EXP_SHOW} --csv")
         assert "sharper" in shown
         columns = next(line for line in shown.splitlines() if line.startswith("Experiment,")).split(",")
-        assert {"miou_fg_roi", "iou_target_roi", "loss.boundary_weight"} <= set(columns)
-        assert len(columns) <= 16, "a table that nobody reads"
+        assert columns[0] == "Experiment"
+        assert set(columns[-2:]) == {"evaluate.detections", "loss.boundary_weight"}
+        assert set(columns[1:-2]) == LEADING
     finally:
         finished.run("git", "checkout", "-q", "--", ".")
+        (finished.root / "data/found.json").unlink(missing_ok=True)
         finished.dvc("checkout")
     assert finished.stages_run(finished.dvc("repro")) == []
 

@@ -1,5 +1,6 @@
 """The charts that dvc.yaml defines: `dvc plots show` and `diff` draw them, of a run that is over and of one that isn't."""
 
+import csv
 import json
 import shutil
 from typing import Any
@@ -11,7 +12,7 @@ from roiseg.train.log import LiveCurves
 
 pytestmark = pytest.mark.pipeline
 
-CHARTS = {
+TRAINING = {
     "loss": ("Loss of default", "mean over ROIs", {"total", "ce", "dice"}),
     "learning_rate": ("Learning rate of default", "learning rate of the epoch's last step", {"learning rate"}),
     "iou": (
@@ -21,6 +22,17 @@ CHARTS = {
     ),
     "weights": ("Weights of the loss of default", "weight", {"ce", "dice", "boundary", "instance_sep"}),
 }
+EVALUATION = {
+    "pr": ("Precision and recall of default", ("recall", "recall"), ("precision", "precision")),
+    "iou_histogram": ("Target IoU of default", ("iou", "target IoU"), ("share", "share of the ROIs")),
+    "calibration": (
+        "Calibration of default",
+        ("probability", "predicted probability of the target"),
+        ("share", "share that is target"),
+    ),
+    "breakdown": ("IoU of default by kind of ROI", ("value", "mean over ROIs"), ("stratum", None)),
+}
+"""Table -> title, and column and label of each axis. Kinds of ROIs need no label: each says its group."""
 
 
 def charts(project: Project, *arguments: str) -> dict[str, Any]:
@@ -32,23 +44,60 @@ def charts(project: Project, *arguments: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
+def shown(finished: Project) -> dict[str, Any]:
+    """What `dvc plots show` draws."""
+    return charts(finished, "show")
+
+
+@pytest.fixture(scope="module")
 def copy(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     target = tmp_path_factory.mktemp("plots") / "project"
     shutil.copytree(finished.root, target, symlinks=True)
     return Project(target)
 
 
-def test_every_chart_has_title_labels_and_all_its_curves(finished: Project) -> None:
-    found = charts(finished, "show")
-    assert set(found) == {f"metrics/train/default/curves/{name}.tsv" for name in CHARTS}
-    for name, (title, label, curves) in CHARTS.items():
-        content = found[f"metrics/train/default/curves/{name}.tsv"]
+def encoding(content: dict[str, Any]) -> dict[str, Any]:
+    """Of a chart, of the panels of one, or of the layer that has the data."""
+    inside = content.get("spec", content)
+    return dict(inside["encoding"] if "encoding" in inside else inside["layer"][-1]["encoding"])
+
+
+def test_every_chart_of_training_has_title_labels_and_all_its_curves(shown: dict[str, Any]) -> None:
+    assert {name for name in shown if "/train/" in name} == {f"metrics/train/default/curves/{name}.tsv" for name in TRAINING}
+    for name, (title, label, curves) in TRAINING.items():
+        content = shown[f"metrics/train/default/curves/{name}.tsv"]
         assert content["title"]["text"] == title
         assert content["encoding"]["x"]["title"] == "epoch"
         assert content["encoding"]["y"]["title"] == label
         points = content["data"]["values"]
         assert curves <= {point["curve"] for point in points}
         assert {point["epoch"] for point in points} == {"1", "2"}
+
+
+def test_every_chart_of_evaluate_has_title_labels_and_all_its_rows(finished: Project, shown: dict[str, Any]) -> None:
+    tables = {name: f"metrics/curves/default/{name}.csv" for name in EVALUATION}
+    assert {name for name in shown if "/train/" not in name} == set(tables.values())
+    for name, (title, *axes) in EVALUATION.items():
+        content = shown[tables[name]]
+        assert content["title"]["text"] == title
+        found = encoding(content)
+        assert [(found[axis]["field"], found[axis]["title"]) for axis in ("x", "y")] == axes
+        with (finished.root / tables[name]).open() as file:
+            rows = list(csv.DictReader(file))
+        assert rows
+        points = content["data"]["values"]
+        assert [{column: point[column] for column in rows[0]} for point in points] == rows
+        assert {point["rev"] for point in points} == {"workspace"}
+
+
+def test_panels_name_what_is_in_the_tables(finished: Project, shown: dict[str, Any]) -> None:
+    """Else the panels of a chart are in no order: Vega takes a name that it doesn't know for the last."""
+    for name, column in (("iou_histogram", "stratum"), ("breakdown", "figure")):
+        content = shown[f"metrics/curves/default/{name}.csv"]
+        assert content["facet"]["field"] == column
+        assert {row[column] for row in content["data"]["values"]} <= set(content["facet"]["sort"])
+    sources = {row["curve"].split(", ")[0] for row in shown["metrics/curves/default/pr.csv"]["data"]["values"]}
+    assert sources == {"annotated boxes"}
 
 
 def test_no_table_of_a_single_figure_is_a_chart(finished: Project) -> None:
@@ -67,5 +116,9 @@ def test_a_run_is_drawn_while_it_goes_on(copy: Project) -> None:
         live.epoch(rows[:epoch])
     found = charts(copy, "show")["metrics/train/default/curves/loss.tsv"]
     assert [float(point["value"]) for point in found["data"]["values"]] == [1, 1 / 2, 1 / 3]
-    both = charts(copy, "diff", "HEAD")["metrics/train/default/curves/loss.tsv"]
-    assert {point["rev"] for point in both["data"]["values"]} == {"workspace", "HEAD"}
+    both = charts(copy, "diff", "HEAD")
+    assert {point["rev"] for point in both["metrics/train/default/curves/loss.tsv"]["data"]["values"]} == {"workspace", "HEAD"}
+    for name in EVALUATION:
+        table = both[f"metrics/curves/default/{name}.csv"]["data"]["values"]
+        told = {rev: [{**point, "rev": ""} for point in table if point["rev"] == rev] for rev in ("workspace", "HEAD")}
+        assert told["workspace"] == told["HEAD"]

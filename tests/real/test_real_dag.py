@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from dvc_project import ROOT, Project, make_project
+from dvc_project import ROOT, Project, assert_sane, make_project
 
 REAL = ROOT.parent / "shared" / "real"
 
@@ -42,6 +42,26 @@ def test_a_few_epochs_beat_the_whole_box(project: Project) -> None:
     assert found["rois"] == 116
     assert found["iou_target_roi"] > 0.54
     assert found["oracle_box_ap50"] > 0.3
+    assert found["iou_target_roi_low"] > found["whole_box_iou_target_roi"]
+    assert_sane(found)
+
+
+def test_masks_in_detected_boxes_are_scored(project: Project) -> None:
+    found = figures(project, "evaluate/default.json")
+    assert found["detector_boxes"] > 50
+    assert 0.1 < found["detector_box_ap"] < found["oracle_box_ap"]
+    assert found["detector_box_ap"] > found["whole_box_detector_box_ap"]
+    results = json.loads((project.root / "data/predictions/default.detector.json").read_text())
+    assert 50 < len(results) <= found["detector_boxes"]
+    curves = pd.read_csv(project.root / "metrics/curves/default/pr.csv")["curve"].str.split(", ").str[0]
+    assert set(curves) == {"annotated boxes", "detected boxes"}
+
+
+def test_the_page_has_every_section(project: Project) -> None:
+    page = (project.root / "reports/default.html").read_text()
+    assert "COCO AP of masks" in page
+    assert page.count("<svg") == 8
+    assert "data:image/webp" in page
 
 
 def test_the_detectors_own_boxes_are_kept(project: Project) -> None:

@@ -99,3 +99,12 @@ def test_memory(finished: Project, tmp_path: Path) -> None:
     found = bench(finished, tmp_path / "out.json", "memory", "--images", "3", "6")
     assert [peak["images"] for peak in found["peaks"]] == [3, 6]
     assert all(peak["training_mb"] > 100 for peak in found["peaks"])
+
+
+def test_evaluation(finished: Project, tmp_path: Path) -> None:
+    found = bench(finished, tmp_path / "out.json", "evaluation", "--rounds", "1", "--rois", "30")
+    assert set(found["seconds"]) == {"own_epoch", "epoch", "pass", "shown"}
+    assert 0 < found["pass_over_epoch"] < found["evaluation_over_epoch"]
+    (row,) = found["memory"]
+    assert row["rois"] >= 30
+    assert row["peak_mb"] > 100

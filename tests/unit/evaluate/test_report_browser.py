@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from case_factory import empty_report, full_report
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from roiseg.evaluate.report import write_report
 
@@ -167,7 +167,8 @@ def test_filters_show_the_right_cards(page: Page) -> None:
     assert shown(page) == []
     assert page.locator("#none-left").is_visible()
     page.get_by_role("button", name="Show all").click()
-    page.wait_for_function("document.querySelector('output').value === '24 of 24 shown'")
+    # Not `wait_for_function`: the page forbids itself to evaluate texts, and so that one can't wait.
+    expect(page.locator("output")).to_have_text("24 of 24 shown")
     assert shown(page) == ids(*reversed(range(24)))
     assert not page.locator("#none-left").is_visible()
 

@@ -8,18 +8,15 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from roiseg.batches import Batch, dequantise, single_batch
 from roiseg.dataset import RoiDataset
+from roiseg.evaluate.class_maps import ClassMaps
 from roiseg.evaluate.confusion import ious
-from roiseg.evaluate.infer import head_outputs
 from roiseg.evaluate.overlays import Picture
 from roiseg.evaluate.strata import CROWDEDNESS, SIZES, strata
 from roiseg.evaluate.table import RoiTable
-from roiseg.geometry import Floats
+from roiseg.geometry import Floats, roi_boxes
 from roiseg.masks import NON_TARGET, TARGET, Labels
 from roiseg.previews import Previews
 
@@ -131,54 +128,47 @@ def cut_out(picture: Picture, box: Floats) -> Picture:
     return np.asarray(found, dtype=np.uint8)
 
 
-@torch.no_grad()
 def load_cases(
-    head: nn.Module, dataset: RoiDataset, table: RoiTable, positions: Positions, previews: Previews, device: torch.device
+    dataset: RoiDataset, table: RoiTable, positions: Positions, previews: Previews, maps: ClassMaps
 ) -> Iterator[RoiCase]:
-    """What is shown of some ROIs; the head sees their images again, one at a time.
+    """What is shown of some ROIs.
 
     Args:
-        head: in eval mode.
         dataset: the split.
         table: a row for each ROI of the split, in the order of the index.
         positions: (n,) rows of the table, ascending.
         previews: of the split.
-        device: where the head is.
+        maps: of the same ROIs as the table, in its order.
     """
     starts = np.concatenate([[0], np.cumsum(dataset.index.rois_per_image)])
     rows = np.searchsorted(starts, positions, side="right") - 1
-    scales = {name: torch.from_numpy(values) for name, values in dataset.store.scales.items()}
     names = dataset.index.images["file_name"]
-    labels, measured = strata(table), ious(table.confusions)
+    kinds, measured = strata(table), ious(table.confusions)
     for row in np.unique(rows).tolist():
-        batch = single_batch(dataset, row)
-        output = head_outputs(head, dequantise(batch.features, scales, device), batch.boxes.to(device), ())
-        predicted = output.mask_logits.argmax(dim=1).numpy().astype(np.uint8)
-        truth = batch.targets.labels.numpy().astype(np.uint8)
         picture = previews.picture(int(dataset.index.image_ids[row]))
-        boxes = _boxes_in(picture, dataset, row, batch)
+        boxes = _boxes_in(picture, dataset, row)
         for position in positions[rows == row].tolist():
-            number = position - int(starts[row])
+            labels, predicted = maps.read(position)
             yield RoiCase(
                 int(table.image_ids[position]),
                 int(table.annotation_ids[position]),
                 str(names.iloc[row]),
                 table.boxes_image[position],
-                str(labels["size"][position]),
-                str(labels["crowdedness"][position]),
+                str(kinds["size"][position]),
+                str(kinds["crowdedness"][position]),
                 bool(table.truncated[position]),
                 float(measured[position, TARGET]),
                 float(measured[position, NON_TARGET]),
                 float(table.scores[position]),
-                cut_out(picture, boxes[number]),
-                truth[number],
-                predicted[number],
+                cut_out(picture, boxes[position - int(starts[row])]),
+                labels,
+                predicted,
             )
 
 
-def _boxes_in(picture: Picture, dataset: RoiDataset, row: int, batch: Batch) -> Floats:
+def _boxes_in(picture: Picture, dataset: RoiDataset, row: int) -> Floats:
     """The ROIs (R, 4) of an image as xyxy in pixels of its preview."""
-    resize = dataset.index.resize(row)
-    boxes_image = resize.boxes_to_image(batch.boxes[:, 1:].double().numpy())
+    people, resize = dataset.index.people(row), dataset.index.resize(row)
+    boxes_image = resize.boxes_to_image(roi_boxes(people.boxes[people.roi_numbers], dataset.params.roi_padding))
     scale = np.array(picture.shape[1::-1]) / np.array(resize.image_hw[::-1])
     return np.asarray(boxes_image * np.tile(scale, 2))

@@ -1,5 +1,6 @@
 """The `evaluate` stage: a trained head to figures, COCO results, plots, pictures and a page to open."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from roiseg.cache.params import ReaderParams
 from roiseg.coco import load_prepared
 from roiseg.dataset import RoiDataset
 from roiseg.evaluate.cases import RoiCase, choose_cases, load_cases
-from roiseg.evaluate.charts import draw_charts, write_charts
+from roiseg.evaluate.charts import CONFUSIONS, draw_charts, write_charts
+from roiseg.evaluate.class_maps import ClassMaps
 from roiseg.evaluate.coco_truth import Truth
 from roiseg.evaluate.curves import write_curves
 from roiseg.evaluate.detections import RESULTS, load_detections
@@ -125,26 +127,39 @@ def evaluate(
     evaluation = Evaluation(dataset, truth, detections, detector=detector, boundary_ap=params.boundary_ap)
     loading = Loading(params.images_per_batch, reader.load_threads, reader.ahead)
     rows = evaluation.rows
-    with (
-        new_results(paths.results) as write_oracle,
-        new_results(paths.detector_results) as write_detector,
-        progress("evaluate", len(rows)) as tick,
-    ):
-        for prediction in predictions(head.module, dataset, device, loading, rows=rows, further=evaluation.further):
-            evaluation.add(prediction, write_oracle, write_detector)
-            tick(len(prediction.batch.rows))
-    table = evaluation.table
-    table.write(paths.table)
+    with ClassMaps(paths.table.parent, dataset.mask_hw) as maps:
+        with (
+            new_results(paths.results) as write_oracle,
+            new_results(paths.detector_results) as write_detector,
+            progress("evaluate", len(rows)) as tick,
+        ):
+            for prediction in predictions(head.module, dataset, device, loading, rows=rows, further=evaluation.further):
+                evaluation.add(prediction, write_oracle, write_detector)
+                maps.add(prediction.batch.targets.labels.numpy(), prediction.classes)
+                tick(len(prediction.batch.rows))
+        table = evaluation.table
+        table.write(paths.table)
+        cases = _cases(dataset, table, paths, maps)
     figures = evaluation.figures() | {f"detector_{name}": float(count) for name, count in detections.counts.items()}
-    _show(head, dataset, table, evaluation, figures, paths, device)
+    _show(head, dataset, table, cases, evaluation, figures, paths, device)
     write_json(paths.figures, {name: round(float(value), DIGITS) for name, value in figures.items()})
     return figures
+
+
+def _cases(dataset: RoiDataset, table: RoiTable, paths: EvaluatePaths, maps: ClassMaps) -> dict[int, RoiCase]:
+    """What is shown, by row of the table; nothing without previews."""
+    if paths.previews is None:
+        return {}
+    positions = choose_cases(table).positions
+    found = load_cases(dataset, table, positions, Previews(paths.previews), maps)
+    return dict(zip(positions.tolist(), found, strict=True))
 
 
 def _show(
     head: Trained,
     dataset: RoiDataset,
     table: RoiTable,
+    cases: Mapping[int, RoiCase],
     evaluation: Evaluation,
     figures: dict[str, float],
     paths: EvaluatePaths,
@@ -156,13 +171,10 @@ def _show(
         write_curves(folder, curves)
     charts = draw_charts(curves, table.confusions.sum(axis=0))
     choice = choose_cases(table)
-    cases: dict[int, RoiCase] = {}
-    if paths.previews is not None:
-        found = load_cases(head.module, dataset, table, choice.positions, Previews(paths.previews), device)
-        cases = dict(zip(choice.positions.tolist(), found, strict=True))
     overlays = _overlays(head, dataset, figures, paths, device)
     with new_folder(paths.plots) as folder:
-        write_charts(folder, charts)
+        # The others are drawn by DVC, from the curves.
+        write_charts(folder, [chart for chart in charts if chart.name in CONFUSIONS])
         for name, positions in (("worst", choice.worst), ("best", choice.best)):
             shown = [cases[position] for position in positions.tolist() if position in cases]
             if shown:

@@ -17,7 +17,7 @@ from roiseg.evaluate.gallery import (
     PANEL_HW,
     TILE_WIDTH,
     draw_tile,
-    encode_webp,
+    encode_jpeg,
     error_shares,
 )
 from roiseg.evaluate.overlays import Picture
@@ -74,7 +74,7 @@ BREAKDOWN: Mapping[str, str] = {
 }
 
 QUALITY = 80
-"""Of WebP pictures."""
+"""Of JPEG pictures."""
 
 
 @dataclass(frozen=True)
@@ -221,8 +221,8 @@ def _card(case: RoiCase) -> dict[str, object]:
 
 def _shown(picture: Picture) -> dict[str, object]:
     """A picture as an element of a page wants it: data URI and size."""
-    data = base64.b64encode(encode_webp(picture, QUALITY)).decode()
-    return {"source": f"data:image/webp;base64,{data}", "height": picture.shape[0], "width": picture.shape[1]}
+    data = base64.b64encode(encode_jpeg(picture, QUALITY)).decode()
+    return {"source": f"data:image/jpeg;base64,{data}", "height": picture.shape[0], "width": picture.shape[1]}
 
 
 def _hex(colour: tuple[int, int, int]) -> str:

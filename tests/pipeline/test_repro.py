@@ -42,7 +42,7 @@ def test_outs_of_evaluate_are_there(finished: Project) -> None:
         "breakdown",
     }
     pictures = {path.name for path in (root / "metrics/plots/default").iterdir()}
-    assert {"confusion.png", "pr.png", "best.png", "worst.png", "validation_two_row.png", "validation_four_panel.png"} <= pictures
+    assert {"confusion.png", "best.png", "worst.png", "validation_two_row.png", "validation_four_panel.png"} <= pictures
     figures = json.loads((root / "metrics/evaluate/default.json").read_text())
     assert len(RoiTable.read(root / "data/predictions/default.parquet")) == figures["rois"]
     assert len(json.loads((root / "data/predictions/default.json").read_text())) == figures["rois"]

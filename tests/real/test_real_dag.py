@@ -61,7 +61,7 @@ def test_the_page_has_every_section(project: Project) -> None:
     page = (project.root / "reports/default.html").read_text()
     assert "COCO AP of masks" in page
     assert page.count("<svg") == 8
-    assert "data:image/webp" in page
+    assert "data:image/jpeg" in page
 
 
 def test_the_detectors_own_boxes_are_kept(project: Project) -> None:

@@ -1,5 +1,7 @@
 """Tests of roiseg.evaluate.cases: which ROIs are shown, and that what is shown is that ROI's."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from table_factory import random_table, table_of
 
 from roiseg.batches import Loading
 from roiseg.evaluate.cases import EXTREMES, PER_CELL, choose_cases, cut_out, load_cases
+from roiseg.evaluate.class_maps import ClassMaps
 from roiseg.evaluate.confusion import roi_confusions
 from roiseg.evaluate.infer import predictions
 from roiseg.evaluate.strata import strata
@@ -94,7 +97,7 @@ def test_border_is_repeated_beyond_the_picture() -> None:
     assert (cut_out(picture, np.array([-4.0, -4.0, 14.0, 14.0])) == 80).all()
 
 
-def test_cases_are_those_of_their_rows(project: Project) -> None:
+def test_cases_are_those_of_their_rows(project: Project, tmp_path: Path) -> None:
     dataset = project.open("val", roi_padding=0.1)
     head = fresh_head(parse_model(MODEL), dataset.store.specs)
     answers = list(predictions(head, dataset, CPU, Loading(1, 1, 1)))
@@ -105,7 +108,11 @@ def test_cases_are_those_of_their_rows(project: Project) -> None:
     table = table_of(confusions, images)
     positions = np.array([1, len(table) - 2, len(table) - 1], dtype=np.int64)
     previews = Previews(project.index / "val" / PREVIEWS_FILE)
-    found = list(load_cases(head, dataset, table, positions, previews, CPU))
+    with ClassMaps(tmp_path / "maps", dataset.mask_hw) as maps:
+        for item in answers:
+            maps.add(item.batch.targets.labels.numpy(), item.classes)
+        found = list(load_cases(dataset, table, positions, previews, maps))
+    assert list((tmp_path / "maps").iterdir()) == []
     kinds = strata(table)
     names = dict(zip(dataset.index.image_ids.tolist(), dataset.index.images["file_name"].tolist(), strict=True))
     assert len(found) == len(positions)
@@ -121,14 +128,19 @@ def test_cases_are_those_of_their_rows(project: Project) -> None:
         assert case.iou_target == pytest.approx(shared / union)
 
 
-def test_crop_is_the_roi_of_the_preview(project: Project) -> None:
+def test_crop_is_the_roi_of_the_preview(project: Project, tmp_path: Path) -> None:
     """People of `make_coco` are brighter than what is behind them, so the crop is bright where the mask says target."""
     dataset = project.open("val")
-    head = fresh_head(parse_model(MODEL), dataset.store.specs)
     count = int(dataset.index.rois_per_image.sum())
     table = table_of(np.tile(np.eye(3, dtype=np.int64), (count, 1, 1)))
     previews = Previews(project.index / "val" / PREVIEWS_FILE)
-    for case in load_cases(head, dataset, table, np.arange(count), previews, CPU):
+    with ClassMaps(tmp_path, dataset.mask_hw) as maps:
+        for row in dataset.rows.tolist():
+            labels = dataset.whole_sample(row).labels
+            maps.add(labels, labels)
+        found = list(load_cases(dataset, table, np.arange(count), previews, maps))
+    assert len(found) == count
+    for case in found:
         hw = case.crop.shape[:2]
         rows, columns = (np.arange(side) * cells // side for side, cells in zip(hw, case.labels.shape, strict=True))
         labels = case.labels[np.ix_(rows, columns)]
@@ -136,8 +148,8 @@ def test_crop_is_the_roi_of_the_preview(project: Project) -> None:
         assert people > ground + 40, case.annotation_id
 
 
-def test_no_cases(project: Project) -> None:
+def test_no_cases(project: Project, tmp_path: Path) -> None:
     dataset = project.open("val")
-    head = fresh_head(parse_model(MODEL), dataset.store.specs)
     previews = Previews(project.index / "val" / PREVIEWS_FILE)
-    assert list(load_cases(head, dataset, RoiTable.together([]), np.zeros(0, dtype=np.int64), previews, CPU)) == []
+    with ClassMaps(tmp_path, dataset.mask_hw) as maps:
+        assert list(load_cases(dataset, RoiTable.together([]), np.zeros(0, dtype=np.int64), previews, maps)) == []

@@ -31,10 +31,12 @@ from torch import Tensor, nn
 from bench.memory import SOURCE, peak_mb, repeat_index
 from bench.places import PATHS
 from roiseg.cache.source import FeatureSource
-from roiseg.coco import DataParams, load_prepared, prepared_name, to_coco
+from roiseg.coco import DataParams, load_prepared, to_coco
 from roiseg.dataset import RoiDataset
 from roiseg.evaluate import evaluate as stage
-from roiseg.evaluate.evaluate import EvaluateParams, EvaluatePaths, Trained, evaluate
+from roiseg.evaluate.checkpoints import paths_in
+from roiseg.evaluate.chosen import SplitFiles
+from roiseg.evaluate.evaluate import EvaluateParams, Trained, evaluate
 from roiseg.files import write_json
 from roiseg.index import Index
 from roiseg.nn.outputs import HeadOutput
@@ -52,27 +54,9 @@ from roiseg.work import WORK
 HEAD = "default"
 
 
-def paths_in(out: Path, annotations: Path, index: Path, detections: Path) -> EvaluatePaths:
-    """All outs in one folder."""
-    return EvaluatePaths(
-        annotations=annotations,
-        detections=detections,
-        pictures=index / "pictures",
-        previews=index / PREVIEWS_FILE,
-        figures=out / "figures.json",
-        plots=out / "plots",
-        curves=out / "curves",
-        results=out / "results.json",
-        detector_results=out / "detector.json",
-        table=out / "rois.parquet",
-        report=out / "report.html",
-    )
-
-
-def annotations_of(values: Mapping[str, Any]) -> Path:
-    """The person-only JSON of the validation images in use."""
-    split = load_section(DataParams, "data", values).val
-    return Path("data/annotations") / prepared_name(split.annotations, split.subset)
+def val_files(values: Mapping[str, Any]) -> SplitFiles:
+    """What `prepare` wrote of the validation images."""
+    return SplitFiles.of("val", load_section(DataParams, "data", values))
 
 
 @contextmanager
@@ -119,7 +103,7 @@ def compare(root: Path, rounds: int) -> dict[str, Any]:
     dataset = sections.open_split("val")
     params = load_section(EvaluateParams, "evaluate", values)
     module, _ = load_head(HEADS / HEAD, params.checkpoint, sections, dataset)
-    paths = paths_in(root / "out", annotations_of(values), SOURCE, Path(params.detections))
+    paths = paths_in(root / "out", HEAD, val_files(values), Path(params.detections), pictures=True)
     values["train"] |= {"epochs": rounds + 1, "device": "auto", "devices": 1, "phases": []}
     own = Trainer(make_run(TrainSections.load(values), PATHS, []), root / "own")
     trainers = {"own_epoch": own, "epoch": trainer_on_val(root, values)}
@@ -257,7 +241,8 @@ def run_evaluation(root: Path) -> None:
     index = Index(root / "index/val", sections.extractor.input_hw, sections.extractor.resize)
     layer = min(plain.layers, key=lambda name: int(np.prod(plain.store.shapes[name])))
     dataset = RoiDataset(index, Repeated(plain.store, len(index)), sections.dataset, [layer], sections.model.mask_hw)
-    paths = replace(paths_in(root / "out", root / "people.json", root / "index/val", root / "boxes.parquet"), pictures=None)
+    read = SplitFiles(root / "index/val", root / "people.json")
+    paths = replace(paths_in(root / "out", HEAD, read, root / "boxes.parquet", pictures=True), pictures=None)
     params = load_section(EvaluateParams, "evaluate", values)
     evaluate(
         Trained(Ruled(sections.model.mask_hw), HEAD, "by rule"), dataset, params, sections.reader, paths, device=torch.device("cpu")
@@ -275,7 +260,7 @@ def memory(root: Path, rois: int) -> dict[str, float]:
     plain = HeadSections.load(values).open_split("val")
     count = -(-rois // int(plain.index.rois_per_image.sum())) * len(plain.index)
     repeat_index(root / "index", count)
-    repeat_annotations(root / "people.json", annotations_of(values), count)
+    repeat_annotations(root / "people.json", val_files(values).annotations, count)
     repeat_previews(root / "index/val" / PREVIEWS_FILE, count)
     people = pq.read_table(root / "index/val/people.parquet", columns=["row", "image_id", "x0", "y0", "x1", "y1", "drop_reason"])
     kept = people.filter(pa.compute.is_null(people["drop_reason"])).drop_columns(["drop_reason"])

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -42,6 +42,11 @@ class Kill:
     moment: Moment
     dvc: bool
     within: float
+
+
+def each_once(plan: Sequence[Kill]) -> list[Kill]:
+    """Those of a plan without what comes again."""
+    return list(dict.fromkeys(plan))
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from roiseg.classes import BACKGROUND, NON_TARGET, TARGET, Bools, Floats32
 from roiseg.geometry import Floats
-from roiseg.masks import BACKGROUND, NON_TARGET, TARGET, Bools, Floats32, paste
+from roiseg.paste import paste
 from roiseg.types import HW, Window
 
 

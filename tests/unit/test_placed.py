@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roiseg.evaluate.placed import Placed, cut_out, meeting, paste_target, shared_pixels
-from roiseg.masks import Bools
+from roiseg.classes import Bools
+from roiseg.placed import Placed, cut_out, meeting, paste_target, shared_pixels
 from roiseg.types import Window
 
 

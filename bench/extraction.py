@@ -29,12 +29,13 @@ from roiseg.cache.race import race
 from roiseg.cache.scales import load_scales
 from roiseg.cache.writer import StoreWriter
 from roiseg.coco import DataParams
-from roiseg.extractor.images import as_input, decode, read_bytes, to_input
+from roiseg.extractor.images import decode, read_bytes
 from roiseg.extractor.inputs import ImageFile, batches, image_files
 from roiseg.extractor.params import ExtractorParams
 from roiseg.extractor.pipeline import Extraction
 from roiseg.extractor.session import Backbone
 from roiseg.files import write_json
+from roiseg.network_input import as_input, to_input
 from roiseg.params import load_section
 from roiseg.work import WORK
 
@@ -115,7 +116,8 @@ class Sides:
         self.stored = 0
         self._alone, self._out = alone, alone.buffers()
         extractor = detector.extractor
-        self._ready = [as_input(batch, extractor) for _, batch in batches(files, extractor, detector.reader.decode_threads)]
+        rule, threads = extractor.input_rule(), detector.reader.decode_threads
+        self._ready = [as_input(batch, rule) for _, batch in batches(files, extractor, threads)]
         self._free: SimpleQueue[Mapping[str, NDArray[Any]]] = SimpleQueue()
         for _ in range(detector.backbone.side_by_side):
             self._free.put(detector.buffers())
@@ -133,7 +135,7 @@ class Sides:
             list(pool.map(self._run, self._ready))
 
     def _input(self, file: ImageFile) -> NDArray[np.float32]:
-        return to_input(decode(read_bytes(file.path), str(file.path), file.image_hw), self.detector.extractor)
+        return to_input(decode(read_bytes(file.path), str(file.path), file.image_hw), self.detector.extractor.input_rule())
 
     def loop(self) -> None:
         """Decode, prepare, run, one after the other."""

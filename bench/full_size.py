@@ -19,9 +19,9 @@ from torch import nn
 from roiseg.backbone import make_backbone
 from roiseg.cache.scales import save_scales
 from roiseg.calibrate import CalibrateParams, calibrate
-from roiseg.extractor.images import as_input
 from roiseg.extractor.inputs import batches, image_files
 from roiseg.extractor.params import ExtractorParams
+from roiseg.network_input import as_input
 from roiseg.sample.backbone import LAST_LAYER
 from roiseg.sample.complexity import list_convs
 from roiseg.sample.network import Network
@@ -65,7 +65,7 @@ def make_full_size(
     files = image_files(pd.read_parquet(index).iloc[:SAMPLE], images)
     _, pixels = next(batches(files, params.model_copy(update={"batch_size": len(files)}), threads))
     whole = folder / "detector.onnx"
-    write_onnx(build_onnx(width, _weights(width, as_input(pixels, params))), whole)
+    write_onnx(build_onnx(width, _weights(width, as_input(pixels, params.input_rule()))), whole)
     make_backbone(whole, dict(params.layers), params.input_hw, dtype, None, folder / BACKBONE)
     whole.unlink()
     scales = calibrate(CalibrateParams(images=SAMPLE, seed=SEED), params, folder / BACKBONE, index, images, threads)

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from roiseg.classes import TARGET
 from roiseg.coco import DataParams
 from roiseg.evaluate.confusion import ious, roi_confusions
 from roiseg.extractor.images import decode, read_bytes
@@ -23,7 +24,7 @@ from roiseg.extractor.params import ExtractorParams
 from roiseg.files import write_json
 from roiseg.geometry import roi_boxes
 from roiseg.index import Index
-from roiseg.masks import TARGET, roi_labels
+from roiseg.masks import roi_labels
 from roiseg.params import load_section
 
 GRID = (56, 56)

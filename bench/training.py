@@ -34,13 +34,13 @@ from roiseg.batches import Batch, Loading, collate
 from roiseg.cache.reader import FeatureStore
 from roiseg.coco import DataParams
 from roiseg.dataset import RoiDataset
-from roiseg.extractor.images import as_input
 from roiseg.extractor.inputs import ImageFile, image_files
 from roiseg.extractor.inputs import batches as image_batches
 from roiseg.files import write_json
 from roiseg.heads import build_head
 from roiseg.index import Index
 from roiseg.losses import MaskLoss, class_weights
+from roiseg.network_input import as_input
 from roiseg.params import load_params, load_section
 from roiseg.sampler import Sampler, Turns, training_batches
 from roiseg.train.learner import Learner
@@ -145,7 +145,7 @@ class Sides:
             for part, images in image_batches(files, self.detector.extractor, reader.decode_threads):
                 samples = list(islice(drawn, len(part)))
                 loaded = time.perf_counter()
-                self.detector.run(as_input(images, self.detector.extractor), self._out)
+                self.detector.run(as_input(images, self.detector.extractor.input_rule()), self._out)
                 inferred = time.perf_counter()
                 features = {name: torch.from_numpy(self._out[name][: len(part)]) for name in self.dataset.layers}
                 batch = collate(samples, features)

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from roiseg.extractor.graph import CutGraph, cut, load_graph, read_metadata
+from roiseg.cut_graph import CutGraph
+from roiseg.extractor.graph import cut, load_graph, read_metadata
 from roiseg.extractor.params import DetectionParams
 from roiseg.files import write_bytes
 from roiseg.types import HW, StoredType

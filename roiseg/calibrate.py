@@ -10,12 +10,12 @@ from pydantic import Field
 
 from roiseg.errors import GraphError
 from roiseg.extractor.graph import load_graph, read_metadata, uncast
-from roiseg.extractor.images import as_input
 from roiseg.extractor.inputs import batches, image_files
 from roiseg.extractor.params import ExtractorParams
-from roiseg.extractor.session import make_session
+from roiseg.network_input import as_input
 from roiseg.params import Section
 from roiseg.progress import progress
+from roiseg.runtime import make_session
 from roiseg.types import INT8_MAX
 
 
@@ -68,7 +68,7 @@ def calibrate(
     peaks = {layer.name: np.zeros(layer.channels, dtype=np.float32) for layer in info.layers}
     with progress("calibrate", count) as tick:
         for part, images_part in batches(files, extractor, threads):
-            values: list[NDArray[Any]] = session.run(tensors, {info.input_name: as_input(images_part, extractor)})
+            values: list[NDArray[Any]] = session.run(tensors, {info.input_name: as_input(images_part, extractor.input_rule())})
             for layer, value in zip(info.layers, values, strict=True):
                 top = np.abs(value).max(axis=(0, 2, 3))
                 if not np.isfinite(top).all():

@@ -73,7 +73,8 @@ def predict(
 ) -> None:
     """Masks of the people in the given boxes: full-size PNGs, COCO results, overlays."""
     with _speaking():
-        from roiseg.predict import Predictor, parse_boxes, predict_files
+        from roiseg.predict import Predictor
+        from roiseg.predict.files import parse_boxes, predict_files
 
         chosen = parse_boxes(boxes, images, box_format.value)
         results = predict_files(Predictor(model, provider.value), chosen, out)

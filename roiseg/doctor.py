@@ -19,8 +19,8 @@ from roiseg.coco import DataParams
 from roiseg.errors import DiskSpaceError, ProviderError, RoisegError
 from roiseg.extractor.graph import load_graph, read_metadata
 from roiseg.extractor.params import ExtractorParams
-from roiseg.extractor.session import PROVIDERS, make_session
 from roiseg.params import PARAMS_FILE, load_section, read_yaml
+from roiseg.runtime import PROVIDERS, make_session
 from roiseg.schema import check_params
 from roiseg.trained import FEATURES, INDEX
 from roiseg.work import dvc_cache

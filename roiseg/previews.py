@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from roiseg.coco import People
 from roiseg.errors import ImageReadError, MissingImageError
-from roiseg.extractor.images import Pixels, decode, read_bytes
+from roiseg.extractor.images import decode, read_bytes
+from roiseg.network_input import Pixels
 from roiseg.progress import progress
 from roiseg.types import HW
 

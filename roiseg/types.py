@@ -33,6 +33,12 @@ class FeatureSpec:
             raise ValueError(f"FeatureSpec {self.name!r}: channels is {self.channels}, expected at least 1")
 
 
+Provider = Literal["auto", "cuda", "tensorrt", "cpu"]
+"""Where onnxruntime runs; `auto` is a CUDA device where there is one, else the processor."""
+
+Precision = Literal["float32", "tf32", "float16"]
+"""Arithmetic of the convolutions."""
+
 StoredType = Literal["float16", "int8"]
 """Types that features are stored in."""
 

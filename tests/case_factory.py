@@ -2,12 +2,12 @@
 
 import numpy as np
 
+from roiseg.classes import NON_TARGET, TARGET
 from roiseg.evaluate.cases import RoiCase
 from roiseg.evaluate.charts import draw_charts
 from roiseg.evaluate.curves import Curves
 from roiseg.evaluate.report import Report
 from roiseg.evaluate.strata import CROWDEDNESS
-from roiseg.masks import NON_TARGET, TARGET
 
 
 def roi_case(annotation_id: int = 7, **changes: object) -> RoiCase:

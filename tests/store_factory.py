@@ -33,13 +33,13 @@ from roiseg.dataset import DatasetParams, RoiDataset
 from roiseg.evaluate.detections import COLUMNS
 from roiseg.export.export import ExportInputs, ExportParams, ExportPaths, export, real_cases
 from roiseg.extractor.graph import cut
-from roiseg.extractor.images import to_input
 from roiseg.extractor.params import ExtractorParams
 from roiseg.extractor.session import Backbone
 from roiseg.files import write_bytes, write_json, write_parquet
 from roiseg.heads import parse_model
 from roiseg.heads.base import HeadParams
 from roiseg.index import Index, build_tables
+from roiseg.network_input import to_input
 from roiseg.prepare import choose_pictures
 from roiseg.previews import PREVIEWS_FILE, write_previews
 from roiseg.sampler import Sampler, SamplerParams
@@ -265,7 +265,7 @@ def make_project(
             write_parquet(root / "index" / split / f"{name}.parquet", table)
         names = [str(item["file_name"]) for item in people.images]
         pixels = [np.asarray(cv2.imread(str(root / split / "images" / name)), dtype=np.uint8) for name in names]
-        batches[split] = [int(item["id"]) for item in people.images], [to_input(item, extractor) for item in pixels]
+        batches[split] = [int(item["id"]) for item in people.images], [to_input(item, extractor.input_rule()) for item in pixels]
         no_boxes = {name: np.zeros(0, dtype=kind) for name, kind in zip(COLUMNS, "qqddddd", strict=True)}
         write_parquet(root / "detections" / f"{split}.parquet", pd.DataFrame(no_boxes))
         if split == "val":

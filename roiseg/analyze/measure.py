@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from roiseg.classes import BACKGROUND, CLASS_NAMES, NON_TARGET, TARGET
 from roiseg.coco import Json
 from roiseg.geometry import Floats, clip_boxes, pad_boxes, xywh_to_xyxy
-from roiseg.masks import BACKGROUND, CLASS_NAMES, NON_TARGET, TARGET, compressed_rle
+from roiseg.masks import compressed_rle
 from roiseg.types import HW
 
 Ints = NDArray[np.int64]

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from roiseg.analyze.measure import ImageStats
 from roiseg.analyze.summary import COVERAGE_FACTORS, coverage_table, sum_roi_pixels
+from roiseg.classes import CLASS_NAMES
 from roiseg.geometry import Floats
-from roiseg.masks import CLASS_NAMES
 
 DPI = 110
 SIZE_INCH = (13.0, 5.2)

@@ -12,10 +12,10 @@ from pydantic import Field, field_validator
 from roiseg.analyze.measure import ImageStats, measure_image
 from roiseg.analyze.plots import plot_classes, plot_sizes
 from roiseg.analyze.summary import sum_roi_pixels, summarise
+from roiseg.classes import CLASS_NAMES
 from roiseg.coco import Json, People, load_prepared, people_per_image
 from roiseg.errors import AnnotationError
 from roiseg.files import new_folder, write_bytes, write_json, write_parquet
-from roiseg.masks import CLASS_NAMES
 from roiseg.params import Section
 from roiseg.progress import progress
 

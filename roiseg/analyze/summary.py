@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from roiseg.analyze.measure import ImageStats
 from roiseg.analyze.weights import frequency_class_weights, log_class_weights, separation_aware_weights
+from roiseg.classes import CLASS_NAMES
 from roiseg.coco import Json
 from roiseg.geometry import Floats
-from roiseg.masks import CLASS_NAMES
 
 COVERAGE_FACTORS = (2, 4, 8)
 """Down-sampling of an ROI's longer side that still counts as excellent, good and acceptable."""

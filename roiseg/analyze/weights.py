@@ -7,7 +7,7 @@ weights by the same names whose sum is the number of classes, so that a loss kee
 import math
 from collections.abc import Mapping
 
-from roiseg.masks import CLASS_NAMES, NON_TARGET
+from roiseg.classes import CLASS_NAMES, NON_TARGET
 
 
 def _normalised(weights: Mapping[str, float]) -> dict[str, float]:

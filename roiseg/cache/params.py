@@ -66,4 +66,4 @@ class ReaderParams(Section):
 
 def asked_fields(extractor: ExtractorParams, cache: CacheParams) -> dict[str, Any]:
     """The part of a store's fingerprint that params alone decide; heads compare it with the store they read."""
-    return {"layers": dict(extractor.layers), "input": extractor.input_rule(), "dtype": cache.dtype}
+    return {"layers": dict(extractor.layers), "input": extractor.input_rule().plain(), "dtype": cache.dtype}

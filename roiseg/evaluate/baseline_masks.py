@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from roiseg.classes import Bools
 from roiseg.evaluate.coco_truth import Json
 from roiseg.evaluate.results import mask_result
 from roiseg.geometry import Floats
-from roiseg.masks import Bools
 from roiseg.types import HW
 
 

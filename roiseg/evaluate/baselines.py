@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from roiseg.classes import TARGET, Labels
 from roiseg.geometry import Floats
-from roiseg.masks import TARGET, Labels
 from roiseg.types import HW
 
 NEVER_CLASS_2, WHOLE_BOX, ELLIPSE = "never_class_2", "whole_box", "ellipse"

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from roiseg.evaluate.placed import Placed, shared_pixels
-from roiseg.masks import Bools
+from roiseg.classes import Bools
+from roiseg.placed import Placed, shared_pixels
 from roiseg.types import HW
 
 DIAGONAL_SHARE = 0.02

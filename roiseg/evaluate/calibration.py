@@ -8,7 +8,7 @@ whichever class is the likeliest, since what is made of it is the target's mask.
 import numpy as np
 from numpy.typing import NDArray
 
-from roiseg.masks import Bools
+from roiseg.classes import Bools
 
 BINS = 15
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from roiseg.classes import NON_TARGET, TARGET, Labels
 from roiseg.dataset import RoiDataset
 from roiseg.evaluate.class_maps import ClassMaps
 from roiseg.evaluate.confusion import ious
@@ -17,7 +18,6 @@ from roiseg.evaluate.overlays import Picture
 from roiseg.evaluate.strata import CROWDEDNESS, SIZES, strata
 from roiseg.evaluate.table import RoiTable
 from roiseg.geometry import Floats, roi_boxes
-from roiseg.masks import NON_TARGET, TARGET, Labels
 from roiseg.previews import Previews
 
 EXTREMES = 16

@@ -11,9 +11,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
+from roiseg.classes import BACKGROUND, CLASS_NAMES, NON_TARGET, TARGET
 from roiseg.evaluate.curves import Curves, Row, Rows
 from roiseg.evaluate.figures import COLOURS, INK, save_figure, style, svg_text
-from roiseg.masks import BACKGROUND, CLASS_NAMES, NON_TARGET, TARGET
 
 INCH = (4.2, 3.2)
 DENSE = 0.55

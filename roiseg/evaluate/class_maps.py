@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from roiseg.masks import Labels
+from roiseg.classes import Labels
 from roiseg.types import HW
 
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from roiseg.classes import NON_TARGET, TARGET
 from roiseg.geometry import Floats
-from roiseg.masks import NON_TARGET, TARGET
 
 CLASSES = 3
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from roiseg.classes import TARGET
 from roiseg.dataset import RoiDataset
 from roiseg.evaluate.baseline_masks import box_results
 from roiseg.evaluate.baselines import ELLIPSE, NEVER_CLASS_2, WHOLE_BOX, beside, ellipse, whole_box, without_two
@@ -21,12 +22,11 @@ from roiseg.evaluate.infer import Prediction
 from roiseg.evaluate.mask_scores import MODEL, MaskScores
 from roiseg.evaluate.measures import Measured, measure
 from roiseg.evaluate.metrics import breakdown, roi_figures
-from roiseg.evaluate.placed import paste_target
 from roiseg.evaluate.results import mask_result
 from roiseg.evaluate.strata import GROUPS, strata
 from roiseg.evaluate.table import RoiTable, TableBuilder
 from roiseg.geometry import Floats, roi_boxes
-from roiseg.masks import TARGET
+from roiseg.placed import paste_target
 
 Write = Callable[[Json], None]
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
+from roiseg.classes import BACKGROUND, NON_TARGET, TARGET, Labels
 from roiseg.evaluate.cases import RoiCase
 from roiseg.evaluate.overlays import Picture, outline, tint
 from roiseg.evaluate.palette import GREEN, Colour
 from roiseg.evaluate.sheets import GAP, framed, ground, legend, side_by_side, stacked, text_line, widened
-from roiseg.masks import BACKGROUND, NON_TARGET, TARGET, Labels
 from roiseg.types import HW
 
 PANEL_HW: HW = (176, 132)

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from roiseg.classes import TARGET
 from roiseg.dataset import RoiDataset
 from roiseg.errors import PredictionError
 from roiseg.evaluate.boundary import crop_boundaries, image_boundary
 from roiseg.evaluate.confusion import roi_confusions
 from roiseg.evaluate.infer import Prediction
-from roiseg.evaluate.placed import Pasted, cut_out, paste_target
 from roiseg.evaluate.separation import separation
 from roiseg.evaluate.table import RoiTable
 from roiseg.geometry import Floats, clip_boxes
 from roiseg.index import ImagePeople
-from roiseg.masks import TARGET
+from roiseg.placed import Pasted, cut_out, paste_target
 from roiseg.types import HW
 
 BORDER_PX = 1.0

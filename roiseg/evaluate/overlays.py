@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from roiseg.classes import Bools, Floats32
 from roiseg.evaluate.labels import Rectangle, digit_px, draw_label, label_places, label_size, touches
 from roiseg.evaluate.palette import RED, Colour, instance_colour
 from roiseg.files import write_bytes
 from roiseg.geometry import Floats
-from roiseg.masks import Bools, Floats32
 
 Picture = NDArray[np.uint8]
 

@@ -13,16 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from roiseg.batches import dequantise, single_batch
+from roiseg.classes import BACKGROUND, Bools, Floats32
 from roiseg.dataset import RoiDataset
 from roiseg.evaluate.infer import head_outputs
 from roiseg.evaluate.overlays import Person, Picture, draw_boxes, draw_heat, draw_masks, outline, tint
 from roiseg.evaluate.palette import GREEN, RED, YELLOW
-from roiseg.evaluate.placed import paste_target
 from roiseg.evaluate.sheets import legend, shown, side_by_side, stacked, table, text_line, with_bar
 from roiseg.extractor.images import decode, read_bytes
 from roiseg.geometry import Floats
-from roiseg.masks import BACKGROUND, Bools, Floats32, paste
 from roiseg.nn.outputs import HeadOutput
+from roiseg.paste import paste
+from roiseg.placed import paste_target
 from roiseg.types import HW
 
 Layout = Literal["two_row", "four_panel"]

@@ -8,10 +8,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from roiseg.classes import Bools
 from roiseg.coco import MAX_SHOWN, segmentation_fault
 from roiseg.errors import ResultsError
 from roiseg.evaluate.coco_truth import Json, Truth
-from roiseg.masks import Bools, encode_mask
+from roiseg.masks import encode_mask
 
 BLOCK = 1 << 20
 """Characters that are read at a time."""

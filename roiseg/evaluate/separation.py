@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from roiseg.evaluate.placed import Pasted, Placed, meeting
-from roiseg.masks import Bools
+from roiseg.classes import Bools
+from roiseg.placed import Pasted, Placed, meeting
 from roiseg.types import HW, Window
 
 NOBODY = -1

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from roiseg.batches import Loading, dequantise, whole_batches
+from roiseg.classes import NON_TARGET, TARGET
 from roiseg.dataset import RoiDataset
 from roiseg.errors import PredictionError
 from roiseg.evaluate.infer import head_outputs
 from roiseg.losses import LossParams, MaskLoss, class_weights, needed_aux
 from roiseg.losses.cascade import EARLIER
 from roiseg.losses.region import cross_entropy_map, dice
-from roiseg.masks import NON_TARGET, TARGET
 from roiseg.progress import progress
 from roiseg.train.checkpoint import Checkpoint
 from roiseg.train.step import Sums

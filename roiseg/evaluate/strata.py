@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from roiseg.classes import NON_TARGET
 from roiseg.evaluate.table import RoiTable
-from roiseg.masks import NON_TARGET
 
 SIZES = ("small", "medium", "large")
 """By COCO's annotation area."""

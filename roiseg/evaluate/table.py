@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from roiseg.classes import CLASS_NAMES
 from roiseg.errors import PredictionError
 from roiseg.files import write_parquet
 from roiseg.geometry import Floats
-from roiseg.masks import CLASS_NAMES
 
 CLASSES = len(CLASS_NAMES)
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from roiseg.batches import dequantise, single_batch
+from roiseg.classes import CLASS_NAMES
 from roiseg.dataset import RoiDataset
 from roiseg.evaluate.complexity import counted_figures
 from roiseg.export.onnx import export_head
@@ -18,11 +19,9 @@ from roiseg.export.parity import parity
 from roiseg.export.timing import measure
 from roiseg.extractor.graph import bake_scales, load_graph
 from roiseg.files import new_folder, sha256_file, write_bytes, write_json
-from roiseg.masks import CLASS_NAMES
+from roiseg.onnx_names import BACKBONE_FILE, HEAD_FILE
 from roiseg.params import Section
 from roiseg.train.checkpoint import CHECKPOINT_FILE, Checkpoint
-
-HEAD_FILE, BACKBONE_FILE = "head.onnx", "backbone.onnx"
 
 REAL_IMAGES = 3
 """Validation images whose cached features are compared too."""

@@ -17,16 +17,8 @@ from torch import Tensor, nn
 
 from roiseg.errors import ParityError
 from roiseg.files import write_bytes
+from roiseg.onnx_names import BOXES, METADATA_KEY, OUTPUT, feature_input
 from roiseg.types import HW, FeatureSpec
-
-METADATA_KEY = "roiseg"
-OUTPUT = "masks"
-BOXES = "boxes"
-
-
-def feature_input(layer: str) -> str:
-    """Name of the ONNX input that takes a layer."""
-    return f"features_{layer}"
 
 
 class _Inference(nn.Module):

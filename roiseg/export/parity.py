@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from roiseg.errors import ParityError
-from roiseg.export.onnx import BOXES, OUTPUT, example_inputs, feature_input
-from roiseg.extractor.session import make_session
+from roiseg.export.onnx import example_inputs
+from roiseg.onnx_names import BOXES, OUTPUT, feature_input
+from roiseg.runtime import make_session
 from roiseg.types import HW, FeatureSpec
 
 SIZES = ((1, 1), (2, 5), (3, 0), (1, 17))

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from roiseg.errors import ProviderError
 from roiseg.evaluate.complexity import MIB, ROI_COUNTS, example, median_ms, of_rois
-from roiseg.export.onnx import BOXES, OUTPUT, feature_input
-from roiseg.extractor.session import make_session
+from roiseg.onnx_names import BOXES, OUTPUT, feature_input
 from roiseg.progress import Ticker, progress
+from roiseg.runtime import make_session
 from roiseg.types import HW, FeatureSpec
 
 SECONDS = 0.3
@@ -89,7 +89,7 @@ def _in_onnxruntime(
 ) -> dict[str, float] | None:
     """None where onnxruntime can't run the whole file on the device."""
     try:
-        session, _ = make_session(path, "cuda" if device == "cuda" else "cpu", "float32")
+        session, _ = make_session(path, "cuda" if device == "cuda" else "cpu", "float32", whole=False)
     except ProviderError as error:
         logger.warning("%s: no times of onnxruntime on %s: %s", path.name, device, error)
         tick(len(given))

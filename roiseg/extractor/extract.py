@@ -84,7 +84,7 @@ def extract(
         | source
     )
     found = asdict(backbone.runtime)
-    origins = _origins(backbone, scales, {"input": extractor.input_rule(), **source, "found": found}, cache)
+    origins = _origins(backbone, scales, {"input": extractor.input_rule().plain(), **source, "found": found}, cache)
     arrays = stored_arrays(backbone.info.layers, extractor.input_hw, cache, origins)
     folder = work_folder(stage, {"asked": asked, "found": found})
     with claimed(folder):

@@ -4,10 +4,8 @@ Symbols: N images, C channels, (H, W) cells of a layer.
 """
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,66 +15,13 @@ import onnxruntime
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper
 
+from roiseg.cut_graph import CutGraph
 from roiseg.errors import GraphError
 from roiseg.extractor.params import DetectionParams
+from roiseg.onnx_names import METADATA_KEY
 from roiseg.params import nearest
+from roiseg.runtime import ORT_ERRORS
 from roiseg.types import HW, INT8_MAX, CutLayer, StoredType
-
-METADATA_KEY = "roiseg"
-
-ORT_ERRORS: tuple[type[Exception], ...] = (
-    RuntimeError,
-    *(
-        item
-        for item in vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
-        if isinstance(item, type) and issubclass(item, Exception)
-    ),
-)
-"""All that onnxruntime raises: its exceptions share no base but `Exception`."""
-
-
-@dataclass(frozen=True)
-class CutGraph:
-    """What a cut ONNX says of itself in its metadata.
-
-    Attributes:
-        input_name: name of the image input, float32 (N, 3, H, W).
-        input_hw: its size in pixels.
-        batch_size: the fixed N, or None where any is taken.
-        dtype: stored type of the layers.
-        layers: outputs in the order of the params.
-        detections: output that holds the detector's own boxes, or None.
-    """
-
-    input_name: str
-    input_hw: HW
-    batch_size: int | None
-    dtype: StoredType
-    layers: tuple[CutLayer, ...]
-    detections: str | None
-
-    def check_batch(self, batch_size: int) -> None:
-        """See that the graph takes batches of this size.
-
-        Raises:
-            GraphError: it has another one of its own.
-        """
-        if self.batch_size not in (None, batch_size):
-            raise GraphError(
-                f"extractor.batch_size is {batch_size}, but the detector takes batches of {self.batch_size} only; set it to "
-                f"{self.batch_size}, or export the detector with a dynamic batch"
-            )
-
-    def to_json(self) -> str:
-        """Text for the metadata of the ONNX."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> "CutGraph":
-        """Read what `to_json` wrote."""
-        value = json.loads(text)
-        layers = tuple(CutLayer(**{**item, "hw": tuple(item["hw"])}) for item in value.pop("layers"))
-        return cls(**{**value, "input_hw": tuple(value["input_hw"])}, layers=layers)
 
 
 def load_graph(path: Path) -> onnx.ModelProto:

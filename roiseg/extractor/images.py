@@ -1,22 +1,15 @@
-"""Image files to network inputs."""
+"""Image files to pixels."""
 
 import io
 from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from roiseg.errors import ImageReadError, MissingImageError
-from roiseg.extractor.params import ExtractorParams
-from roiseg.geometry import Resize
+from roiseg.network_input import Pixels
 from roiseg.types import HW
-
-LETTERBOX_GREY = 114
-"""Grey level (0-255) beside a letterboxed image, as in YOLO's own training."""
-
-Pixels = NDArray[np.uint8]
 
 _ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}
 
@@ -85,45 +78,3 @@ def read_bytes(path: Path) -> bytes:
         raise MissingImageError(
             f"{path}: no such image; it was there when `prepare` ran: restore it or run prepare again"
         ) from error
-
-
-def network_image(pixels: Pixels, params: ExtractorParams) -> Pixels:
-    """An image at the size and in the colour order of the network input.
-
-    Args:
-        pixels: (H, W, 3) uint8, BGR.
-        params: size, resize rule and colour order of the input.
-
-    Returns:
-        (3, H, W) uint8.
-    """
-    resize = Resize((pixels.shape[0], pixels.shape[1]), params.input_hw, params.resize)
-    height, width = resize.content_hw
-    small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
-    if resize.content_hw != params.input_hw:
-        top, left = resize.offset_hw
-        canvas = np.full((*params.input_hw, 3), LETTERBOX_GREY, dtype=np.uint8)
-        canvas[top : top + height, left : left + width] = small
-        small = canvas
-    if params.color == "rgb":
-        small = small[:, :, ::-1]
-    return np.ascontiguousarray(small.transpose(2, 0, 1), dtype=np.uint8)
-
-
-def as_input(images: Pixels, params: ExtractorParams) -> NDArray[np.float32]:
-    """Network images as the network takes them.
-
-    Args:
-        images: (..., 3, H, W) uint8, see `network_image`.
-        params: range of the input.
-
-    Returns:
-        The same shape, float32 in [0, pixel_max], contiguous.
-    """
-    values = np.ascontiguousarray(images, dtype=np.float32)
-    return values if params.pixel_max == 255 else np.multiply(values, np.float32(params.pixel_max / 255), out=values)
-
-
-def to_input(pixels: Pixels, params: ExtractorParams) -> NDArray[np.float32]:
-    """The network input (3, H, W) of one decoded image (H, W, 3)."""
-    return as_input(network_image(pixels, params), params)

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from roiseg.extractor.clock import Clock
-from roiseg.extractor.images import Pixels, decode, network_image, read_bytes
+from roiseg.extractor.images import decode, read_bytes
 from roiseg.extractor.params import ExtractorParams
+from roiseg.network_input import Pixels, network_image
 from roiseg.progress import progress
 
 AHEAD_BATCHES = 3
@@ -72,11 +73,11 @@ def batches(
         The files of the batch, and (batch_size, 3, H, W) uint8, see `network_image`.
     """
     cv2.setNumThreads(1)
-    clock = clock or Clock()
+    clock, rule = clock or Clock(), params.input_rule()
 
     def load(file: ImageFile) -> Pixels:
         with clock("decode"):
-            return network_image(decode(read_bytes(file.path), str(file.path), file.image_hw), params)
+            return network_image(decode(read_bytes(file.path), str(file.path), file.image_hw), rule)
 
     size = params.batch_size
     with ThreadPoolExecutor(threads) as pool:

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from roiseg.extractor.detections import DetectionRule
 from roiseg.geometry import ResizeMode
+from roiseg.network_input import InputRule
 from roiseg.params import Section
-
-Provider = Literal["auto", "cuda", "tensorrt", "cpu"]
-Precision = Literal["float32", "tf32", "float16"]
+from roiseg.types import Precision, Provider
 
 
 def _layer_name(name: str) -> str:
@@ -28,6 +28,10 @@ class DetectionParams(Section):
     output: str = Field(min_length=1)
     person_class: int = Field(ge=0)
     min_score: float = Field(ge=0, le=1)
+
+    def rule(self) -> DetectionRule:
+        """The same, away from params."""
+        return DetectionRule(self.output, self.person_class, self.min_score)
 
 
 class ExtractorParams(Section):
@@ -50,6 +54,6 @@ class ExtractorParams(Section):
             raise ValueError("two layers name the same tensor")
         return self
 
-    def input_rule(self) -> dict[str, object]:
-        """What turns an image file into the network input, as plain values for a fingerprint."""
-        return {"hw": list(self.input_hw), "resize": self.resize, "color": self.color, "pixel_max": self.pixel_max}
+    def input_rule(self) -> InputRule:
+        """What turns an image into the network input."""
+        return InputRule(self.input_hw, self.resize, self.color, self.pixel_max)

@@ -22,11 +22,11 @@ from roiseg.cache.writer import OpenShard, StoreWriter
 from roiseg.errors import RoisegError, StoreError
 from roiseg.extractor.clock import Clock
 from roiseg.extractor.detections import read_detections
-from roiseg.extractor.images import Pixels, as_input
 from roiseg.extractor.inputs import ImageFile, batches
 from roiseg.extractor.params import ExtractorParams
 from roiseg.extractor.session import Backbone
 from roiseg.files import write_parquet
+from roiseg.network_input import Pixels, as_input
 from roiseg.progress import progress
 from roiseg.types import IMAGE, MIRRORED, PLAIN, View, array_name
 
@@ -149,10 +149,10 @@ class Extraction:
             raw = None
             detect = self.params.detections is not None
             if plain or (detect and self.backbone.info.detections):
-                raw = self.backbone.run_into(as_input(images, self.params), plain, detect=detect)
+                raw = self.backbone.run_into(as_input(images, self.params.input_rule()), plain, detect=detect)
             mirrored = {layer: values[name] for name, layer in self._layers(MIRRORED).items()}
             if mirrored:
-                self.backbone.run_into(as_input(images[..., ::-1], self.params), mirrored, detect=False)
+                self.backbone.run_into(as_input(images[..., ::-1], self.params.input_rule()), mirrored, detect=False)
         if IMAGE in values:
             values[IMAGE][...] = images if self.params.color == "rgb" else images[:, ::-1]
         return Inferred(files, values, self._split_boxes(raw, files))
@@ -161,7 +161,7 @@ class Extraction:
         """The detector's boxes of each image; none where the graph or the params have none."""
         if raw is None or self.params.detections is None:
             return [np.zeros((0, 5))] * len(part)
-        return read_detections(raw, self.params.detections, [file.image_hw for file in part], self.params)
+        return read_detections(raw, self.params.detections.rule(), [file.image_hw for file in part], self.params.input_rule())
 
     def _write(self, filling: "_Filling", inferred: Inferred) -> None:
         try:

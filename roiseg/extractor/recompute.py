@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiseg.cache.reader import FeatureStore
-from roiseg.extractor.images import as_input
 from roiseg.extractor.inputs import ImageFile, batches
 from roiseg.extractor.params import ExtractorParams
 from roiseg.extractor.session import Backbone
+from roiseg.network_input import as_input
 from roiseg.progress import progress
 from roiseg.types import IMAGE, PLAIN, array_name
 
@@ -58,7 +58,7 @@ def recompute(
     with progress("recompute", len(rows)) as tick:
         for part, images in batches(files, params, threads):
             for view in store.views:
-                outputs = backbone(as_input(images if view == PLAIN else images[..., ::-1], params))
+                outputs = backbone(as_input(images if view == PLAIN else images[..., ::-1], params.input_rule()))
                 for number in range(len(part)):
                     stored = store.read(rows[place + number], layers, view)
                     for layer in layers:

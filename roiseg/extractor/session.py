@@ -1,115 +1,20 @@
-"""The one place that makes an onnxruntime session, so that no model ever runs where nobody asked for it."""
+"""A cut detector in an onnxruntime session."""
 
-import logging
-import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
-import torch  # loaded before onnxruntime makes a session: it brings the CUDA libraries
+import torch
 from numpy.typing import NDArray
 
-from roiseg.errors import GraphError, ProviderError
-from roiseg.extractor.graph import ORT_ERRORS, CutGraph, load_graph, read_metadata, tensor_digest
-from roiseg.extractor.params import Precision, Provider
-
-logger = logging.getLogger(__name__)
-
-PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider", "cpu": "CPUExecutionProvider"}
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """What a session really runs on; recorded in the store, and compared when a resume appends to one.
-
-    Attributes:
-        provider: `cpu`, `cuda` or `tensorrt`.
-        precision: arithmetic of the convolutions.
-        onnxruntime: version.
-        device: name of the GPU, or `cpu`.
-    """
-
-    provider: str
-    precision: str
-    onnxruntime: str
-    device: str
-
-
-def choose_provider(provider: Provider) -> str:
-    """`auto` made definite: a CUDA device if torch sees one, else the CPU.
-
-    Raises:
-        ProviderError: a GPU provider was asked for and there is no CUDA device.
-    """
-    has_cuda = torch.cuda.is_available()
-    if provider == "auto":
-        return "cuda" if has_cuda else "cpu"
-    if provider != "cpu" and not has_cuda:
-        raise ProviderError(
-            f"extractor.provider is {provider!r}, but torch finds no CUDA device here; "
-            "mend the driver, or set extractor.provider to 'auto' or 'cpu' to run on the processor"
-        )
-    return provider
-
-
-def _provider_options(provider: str, precision: Precision) -> dict[str, str]:
-    if provider == "cuda":
-        if precision == "float16":
-            raise ProviderError("extractor.precision is 'float16', which only 'tensorrt' has; use 'float32' or 'tf32' on 'cuda'")
-        # One fixed batch shape, so the exhaustive search runs once and the choice can't change in the middle of a store.
-        return {
-            "cudnn_conv_algo_search": "EXHAUSTIVE",
-            "cudnn_conv_use_max_workspace": "1",
-            "use_tf32": str(int(precision == "tf32")),
-        }
-    if provider == "tensorrt":
-        return {"trt_fp16_enable": str(precision == "float16")}
-    if precision != "float32":
-        raise ProviderError(f"extractor.precision is {precision!r}, but the processor computes in 'float32' only")
-    return {}
-
-
-def make_session(
-    model: bytes | Path, provider: Provider, precision: Precision, side_by_side: int = 1
-) -> tuple[onnxruntime.InferenceSession, Runtime]:
-    """A session on the asked provider and no other.
-
-    Args:
-        model: serialised ONNX, or its file.
-        provider: where to run.
-        precision: arithmetic; `float32` is the only one of the CPU.
-        side_by_side: how many runs share the processor's cores.
-
-    Raises:
-        ProviderError: the session would run somewhere else.
-    """
-    chosen = choose_provider(provider)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if chosen == "cpu":
-        options.intra_op_num_threads = max(1, (os.cpu_count() or 1) // side_by_side)
-        # Threads that wait by spinning take the cores from those that decode and compress.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    else:
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    source = str(model) if isinstance(model, Path) else model
-    settings = [(PROVIDERS[chosen], _provider_options(chosen, precision))]
-    try:
-        session = onnxruntime.InferenceSession(source, sess_options=options, providers=settings)
-    except ORT_ERRORS as error:
-        raise ProviderError(f"onnxruntime {onnxruntime.__version__} can't make a session on {chosen!r}: {error}") from error
-    used = session.get_providers()[0]
-    if used != PROVIDERS[chosen]:
-        raise ProviderError(
-            f"asked for {PROVIDERS[chosen]}, but onnxruntime runs on {used}; "
-            "its CUDA major and torch's must be equal (`roiseg doctor` shows both)"
-        )
-    device = torch.cuda.get_device_name() if chosen != "cpu" else "cpu"
-    return session, Runtime(chosen, precision, onnxruntime.__version__, device)
+from roiseg.cut_graph import CutGraph
+from roiseg.errors import GraphError
+from roiseg.extractor.graph import load_graph, read_metadata, tensor_digest
+from roiseg.runtime import make_session
+from roiseg.types import Precision, Provider
 
 
 class Backbone:

@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from roiseg.classes import CLASS_NAMES
 from roiseg.heads.composed import ComposedHead, ComposedParams, compose
-from roiseg.masks import CLASS_NAMES
 from roiseg.nn.blocks import UpNormAct, conv, residual, resize
 from roiseg.nn.fusion import total
 from roiseg.nn.outputs import HeadOutput

@@ -11,8 +11,8 @@ from typing import Literal
 
 from torch import nn
 
+from roiseg.classes import CLASS_NAMES
 from roiseg.heads.composed import ComposedHead, ComposedParams, compose
-from roiseg.masks import CLASS_NAMES
 from roiseg.nn.blocks import UpNormAct, conv, residual
 from roiseg.nn.decoders import PlainDecoder
 from roiseg.types import FeatureSpec

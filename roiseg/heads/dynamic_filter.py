@@ -15,8 +15,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from roiseg.classes import CLASS_NAMES
 from roiseg.heads.inputs import InputHeadParams, build_inputs
-from roiseg.masks import CLASS_NAMES
 from roiseg.nn.blocks import conv, residual
 from roiseg.nn.dynamic import DynamicFilters, box_coordinates
 from roiseg.nn.image_maps import ImageMap

@@ -19,9 +19,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from roiseg.classes import CLASS_NAMES
 from roiseg.heads.composed import NARROWEST, ComposedHead, ComposedParams, compose
 from roiseg.heads.hierarchical import DECISIONS, hierarchical_trunk
-from roiseg.masks import CLASS_NAMES
 from roiseg.nn.attention import CellAttention
 from roiseg.nn.blocks import conv, residual, resize
 from roiseg.nn.hierarchy import (

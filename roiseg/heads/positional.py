@@ -13,8 +13,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from roiseg.classes import CLASS_NAMES
 from roiseg.heads.base import Cells, HeadParams
-from roiseg.masks import CLASS_NAMES
 from roiseg.nn.image_maps import POSITION_CHANNELS, ImageMap, PositionMap, position_maps
 from roiseg.nn.outputs import HeadOutput
 from roiseg.nn.roi_align import roi_align

@@ -17,8 +17,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from roiseg.classes import CLASS_NAMES
 from roiseg.heads.base import Cells, HeadParams
-from roiseg.masks import CLASS_NAMES
 from roiseg.nn.blocks import ConvNormAct, GlobalContext, ResBlock
 from roiseg.nn.outputs import HeadOutput
 from roiseg.nn.roi_align import roi_align

@@ -10,11 +10,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from roiseg.classes import BACKGROUND
 from roiseg.dataset import Targets
 from roiseg.losses.boundary import outline_distance
 from roiseg.losses.part import Part, Parts
 from roiseg.losses.region import IGNORE, masked_mean
-from roiseg.masks import BACKGROUND
 from roiseg.nn.outputs import HeadOutput
 from roiseg.params import Section
 

@@ -8,8 +8,8 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from roiseg.classes import CLASS_NAMES
 from roiseg.losses.region import IGNORE, cross_entropy_map, masked_mean
-from roiseg.masks import CLASS_NAMES
 from roiseg.params import Section
 
 

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from roiseg.classes import CLASS_NAMES
 from roiseg.errors import ParamsError
-from roiseg.masks import CLASS_NAMES
 from roiseg.params import Section
 
 ClassWeights = tuple[float, float, float]

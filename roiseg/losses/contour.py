@@ -6,8 +6,8 @@ Symbols: R ROIs, (h, w) cells of the mask.
 from pydantic import Field
 from torch import Tensor
 
+from roiseg.classes import TARGET
 from roiseg.losses.region import IGNORE, masked_mean
-from roiseg.masks import TARGET
 from roiseg.params import Section
 
 

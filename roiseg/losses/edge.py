@@ -10,10 +10,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from roiseg.classes import NON_TARGET, TARGET
 from roiseg.dataset import Targets
 from roiseg.losses.boundary import outline_distance
 from roiseg.losses.region import IGNORE, masked_mean
-from roiseg.masks import NON_TARGET, TARGET
 from roiseg.params import Section
 
 SLACK = 0.01

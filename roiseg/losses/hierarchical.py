@@ -10,10 +10,10 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from roiseg.classes import BACKGROUND, NON_TARGET, TARGET
 from roiseg.dataset import Targets
 from roiseg.losses.part import Part, Parts
 from roiseg.losses.region import IGNORE, masked_mean, weighted_mean
-from roiseg.masks import BACKGROUND, NON_TARGET, TARGET
 from roiseg.nn.outputs import HeadOutput
 from roiseg.params import Section
 

@@ -9,10 +9,11 @@ from typing import Literal
 
 import torch
 
+from roiseg.classes import BACKGROUND, NON_TARGET
 from roiseg.dataset import Targets
 from roiseg.losses.boundary import outline_distance
 from roiseg.losses.region import IGNORE
-from roiseg.masks import BACKGROUND, FAR, NON_TARGET
+from roiseg.masks import FAR
 
 NonTarget = Literal["own", "background"]
 """Whether pixels of other people are a class of their own, or background."""

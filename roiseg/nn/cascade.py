@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from roiseg.masks import CLASS_NAMES
+from roiseg.classes import CLASS_NAMES
 from roiseg.nn.blocks import conv, residual, resize
 from roiseg.nn.style import Style
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from roiseg.masks import CLASS_NAMES
+from roiseg.classes import CLASS_NAMES
 from roiseg.nn.blocks import Resize, UpNormAct, conv, residual
 from roiseg.nn.style import Style
 from roiseg.types import HW

@@ -21,9 +21,9 @@ from roiseg.analyze import (
     separation_aware_weights,
 )
 from roiseg.analyze.summary import coverage_table
+from roiseg.classes import CLASS_NAMES
 from roiseg.coco import Json
 from roiseg.errors import AnnotationError, ParamsError
-from roiseg.masks import CLASS_NAMES
 from roiseg.params import load_section
 
 PUBLISHED_RATIOS = {"background": 0.4864665, "target": 0.3659776, "non_target": 0.1475558}

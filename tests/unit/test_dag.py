@@ -13,8 +13,11 @@ TALKS_ONLY = {"roiseg/console.py", "roiseg/errors.py", "roiseg/progress.py"}
 """Modules that shape no out: a mended message must not train a head again."""
 
 LAYERS = [
-    {"errors", "types"},
-    {"params", "geometry", "masks", "files", "progress"},
+    {"errors", "types", "classes", "onnx_names"},
+    {"params", "geometry", "cut_graph", "runtime", "files", "progress"},
+    {"masks", "paste", "network_input"},
+    {"placed"},
+    {"overlap"},
     {"work", "coco", "index", "extractor", "cache", "previews", "prepare", "analyze", "sample", "calibrate", "backbone", "preset"},
     {"dataset", "batches", "sampler", "shares", "balance", "noise"},
     {"nn", "heads", "losses"},

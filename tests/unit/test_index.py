@@ -20,12 +20,13 @@ from data_factory import (
     uncompressed,
 )
 
+from roiseg.classes import NON_TARGET, TARGET
 from roiseg.coco import People, load_people, people_per_image
 from roiseg.errors import AnnotationError
 from roiseg.files import write_parquet
 from roiseg.geometry import ResizeMode, box_iou
 from roiseg.index import GROUPS_HELD, PEOPLE_COLUMNS, TOO_SMALL, Index, _Outlines, build_tables
-from roiseg.masks import NON_TARGET, TARGET, roi_labels
+from roiseg.masks import roi_labels
 from roiseg.types import HW
 
 NETWORK_HW = (64, 96)

@@ -10,21 +10,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from roiseg.classes import Bools, Floats32, Labels
 from roiseg.geometry import Floats, Resize, ResizeMode
-from roiseg.masks import (
-    FAR,
-    Bools,
-    Floats32,
-    Labels,
-    Segmentation,
-    compressed_rle,
-    encode_mask,
-    frame_labels,
-    label_distances,
-    paste,
-    rle_runs,
-    roi_labels,
-)
+from roiseg.masks import FAR, Segmentation, compressed_rle, encode_mask, frame_labels, label_distances, rle_runs, roi_labels
+from roiseg.paste import paste
 from roiseg.types import HW
 
 WHOLE = np.array([0.0, 0.0, 1.0, 1.0])

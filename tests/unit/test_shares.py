@@ -8,11 +8,11 @@ import pytest
 from data_factory import CATEGORIES, image_record, person_record, rectangle
 from store_factory import Project, hand_made, measured_rois, shared_project, write_shares
 
+from roiseg.classes import NON_TARGET
 from roiseg.coco import People
 from roiseg.errors import AnnotationError, ParamsError
 from roiseg.files import write_parquet
 from roiseg.index import Index
-from roiseg.masks import NON_TARGET
 from roiseg.shares import RoiShares, check_padding
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from roiseg.classes import Labels
 from roiseg.evaluate.baselines import BESIDE, beside, ellipse, whole_box, without_two
 from roiseg.geometry import Floats, pad_boxes
-from roiseg.masks import Labels
 from roiseg.types import HW
 
 BOX = np.array([[0.2, 0.1, 0.6, 0.9]])

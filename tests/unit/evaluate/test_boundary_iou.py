@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from slow_figures import slow_boundary
 
+from roiseg.classes import Bools
 from roiseg.evaluate.boundary import band, band_px, crop_boundaries, image_boundary
-from roiseg.evaluate.placed import cut_out
-from roiseg.masks import Bools
+from roiseg.placed import cut_out
 
 
 def block(hw: tuple[int, int], rows: slice, columns: slice) -> Bools:

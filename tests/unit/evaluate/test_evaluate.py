@@ -81,7 +81,7 @@ def test_target_mask_is_the_argmax_at_cell_centres(image_hw: tuple[int, int]) ->
     won = (probabilities.argmax(dim=0) == 1).numpy()
     expected[4:9, 2:10] = won
     np.testing.assert_array_equal(mask, expected)
-    assert score == pytest.approx(float(probabilities[1].numpy()[won].mean()))
+    assert score == pytest.approx(float((probabilities[1] * (1 - probabilities[2])).numpy()[won].mean()))
 
 
 def test_target_mask_of_a_larger_box_keeps_the_argmax_at_cell_centres() -> None:

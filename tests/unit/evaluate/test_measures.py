@@ -14,6 +14,7 @@ from slow_figures import slow_boundary, slow_separation
 from store_factory import MODEL, Project, shared_project
 
 from roiseg.batches import Loading
+from roiseg.classes import Bools
 from roiseg.errors import PredictionError
 from roiseg.evaluate.confusion import roi_confusions
 from roiseg.evaluate.infer import Prediction, predictions
@@ -24,7 +25,8 @@ from roiseg.evaluate.table import RoiTable, TableBuilder
 from roiseg.geometry import Resize, ResizeMode
 from roiseg.heads import parse_model
 from roiseg.index import ImagePeople
-from roiseg.masks import Bools, Segmentation, encode_mask, paste
+from roiseg.masks import Segmentation, encode_mask
+from roiseg.paste import paste
 from roiseg.types import HW
 
 CPU = torch.device("cpu")

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from slow_figures import slow_separation
 
-from roiseg.evaluate.placed import Pasted, Placed, cut_out
+from roiseg.classes import Bools
 from roiseg.evaluate.separation import NOBODY, owners, separation, touching
-from roiseg.masks import Bools
+from roiseg.placed import Pasted, Placed, cut_out
 from roiseg.types import Window
 
 HW = (10, 14)

@@ -16,11 +16,12 @@ from roiseg.errors import ParityError, ProviderError
 from roiseg.export import export as export_module
 from roiseg.export import timing
 from roiseg.export.export import ExportInputs, ExportParams, ExportPaths, export, head_metadata, real_cases
-from roiseg.export.onnx import METADATA_KEY, example_inputs
+from roiseg.export.onnx import example_inputs
 from roiseg.export.parity import parity
 from roiseg.export.timing import measure
 from roiseg.extractor.session import Backbone
 from roiseg.files import sha256_file
+from roiseg.onnx_names import METADATA_KEY
 from roiseg.train.checkpoint import BEST
 from roiseg.types import FeatureSpec
 

@@ -15,8 +15,9 @@ from onnx import TensorProto
 from onnx_factory import CHANNELS, FLAT, INPUT_HW, LAYER_3, LAYER_34, LAYERS, make_detector
 
 from roiseg.backbone import make_backbone
+from roiseg.cut_graph import CutGraph
 from roiseg.errors import GraphError
-from roiseg.extractor.graph import CutGraph, bake_scales, cut, load_graph, read_metadata, uncast
+from roiseg.extractor.graph import bake_scales, cut, load_graph, read_metadata, uncast
 from roiseg.extractor.params import DetectionParams
 from roiseg.types import CutLayer, StoredType
 

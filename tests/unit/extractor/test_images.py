@@ -12,7 +12,8 @@ from onnx_factory import INPUT_HW, extractor_params
 from PIL import Image
 
 from roiseg.errors import ImageReadError, MissingImageError
-from roiseg.extractor.images import LETTERBOX_GREY, decode, read_bytes, to_input
+from roiseg.extractor.images import decode, read_bytes
+from roiseg.network_input import LETTERBOX_GREY, to_input
 
 HW = (36, 52)
 
@@ -91,7 +92,7 @@ def test_exif_rotation_is_not_applied(orientation: int) -> None:
 def test_huge_aspects(hw: tuple[int, int], resize: str) -> None:
     found = decode(encode(".png", picture(hw)), "x", hw)
     assert found.shape == (*hw, 3)
-    assert to_input(found, extractor_params(resize=resize)).shape == (3, *INPUT_HW)
+    assert to_input(found, extractor_params(resize=resize).input_rule()).shape == (3, *INPUT_HW)
 
 
 @pytest.mark.parametrize("kind", [".jpg", ".png", ".webp", ".bmp"])
@@ -152,7 +153,7 @@ def test_stretch_by_a_factor() -> None:
     """Doubled, bilinear, pixel centres at +0.5: weights 3/4 and 1/4, and the edge repeated."""
     pixels = np.zeros((16, 32, 3), dtype=np.uint8)
     pixels[0, 0] = (16, 32, 64)
-    found = to_input(pixels, extractor_params())
+    found = to_input(pixels, extractor_params().input_rule())
     assert found.shape == (3, 32, 64)
     assert found.dtype == np.float32
     weights = np.array([1, 0.75, 0.25, 0])
@@ -167,7 +168,7 @@ def test_stretch_by_a_factor() -> None:
 def test_colour_and_range(color: str, order: tuple[int, int, int], pixel_max: float) -> None:
     pixels = picture(INPUT_HW)
     pixels[0, 0] = 255
-    found = to_input(pixels, extractor_params(color=color, pixel_max=pixel_max))
+    found = to_input(pixels, extractor_params(color=color, pixel_max=pixel_max).input_rule())
     expected = pixels.transpose(2, 0, 1)[list(order)].astype(np.float64) * pixel_max / 255
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert found[0, 0, 0] == np.float32(pixel_max)
@@ -181,7 +182,7 @@ def test_colour_and_range(color: str, order: tuple[int, int, int], pixel_max: fl
 )
 def test_letterbox(hw: tuple[int, int], top: int, left: int, content: tuple[int, int]) -> None:
     pixels = np.full((*hw, 3), 200, dtype=np.uint8)
-    found = to_input(pixels, extractor_params(resize="letterbox", pixel_max=1.0))
+    found = to_input(pixels, extractor_params(resize="letterbox", pixel_max=1.0).input_rule())
     expected = np.full((3, *INPUT_HW), LETTERBOX_GREY / 255)
     expected[:, top : top + content[0], left : left + content[1]] = 200 / 255
     np.testing.assert_allclose(found, expected, rtol=1e-6)
@@ -189,5 +190,5 @@ def test_letterbox(hw: tuple[int, int], top: int, left: int, content: tuple[int,
 
 def test_letterbox_keeps_the_picture() -> None:
     pixels = picture((16, 64))
-    found = to_input(pixels, extractor_params(resize="letterbox", color="bgr"))
+    found = to_input(pixels, extractor_params(resize="letterbox", color="bgr").input_rule())
     np.testing.assert_array_equal(found[:, 8:24], pixels.transpose(2, 0, 1))

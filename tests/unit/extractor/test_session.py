@@ -12,9 +12,9 @@ from onnx_factory import CHANNELS, INPUT_HW, LAYERS, make_detector
 
 from roiseg.backbone import make_backbone
 from roiseg.errors import GraphError, ProviderError
-from roiseg.extractor.params import Precision, Provider
-from roiseg.extractor.session import Backbone, choose_provider, make_session
-from roiseg.types import StoredType
+from roiseg.extractor.session import Backbone
+from roiseg.runtime import choose_provider, make_session
+from roiseg.types import Precision, Provider, StoredType
 
 
 def _cut(folder: Path, dtype: StoredType = "float16") -> Path:

@@ -21,7 +21,9 @@ from roiseg.evaluate.infer import predictions
 from roiseg.evaluate.measures import measure
 from roiseg.evaluate.results import mask_result
 from roiseg.geometry import Floats, xywh_to_xyxy
-from roiseg.predict import BoxFormat, PersonMask, Predictor, parse_boxes, predict_files
+from roiseg.predict import PersonMask, Predictor
+from roiseg.predict.files import parse_boxes, predict_files
+from roiseg.predict.predictor import BoxFormat
 
 PICTURE = Path("picture.png")
 

@@ -6,10 +6,10 @@ Symbols: (H, W) image size, (h, w) cells of the mask.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from roiseg.classes import BACKGROUND, NON_TARGET, TARGET, Bools, Floats32
 from roiseg.geometry import Floats
-from roiseg.masks import BACKGROUND, NON_TARGET, TARGET, Bools, Floats32, paste
+from roiseg.paste import paste
 from roiseg.types import HW, Window
 
 
@@ -69,14 +69,33 @@ def cut_out(mask: Bools) -> Placed:
     return Placed(window, np.ascontiguousarray(mask[window.top : window.bottom, window.left : window.right]))
 
 
+def confidence(probabilities: Floats32) -> float:
+    """How sure a head is of an ROI's target: the mean of p1 * (1 - p2) over the cells where the target wins (spec 20.4).
+
+    Args:
+        probabilities: (3, h, w), softmaxed.
+
+    Returns:
+        In [0, 1]; 0 where the target wins nowhere.
+    """
+    target, non_target = probabilities[TARGET], probabilities[NON_TARGET]
+    won = margin(probabilities) > 0
+    return float((target * (1 - non_target))[won].mean(dtype=np.float64)) if won.any() else 0.0
+
+
+def margin(probabilities: Floats32) -> Floats32:
+    """By how much the target leads the likelier of the two other classes (h, w); probabilities (3, h, w)."""
+    return np.asarray(probabilities[TARGET] - np.maximum(probabilities[BACKGROUND], probabilities[NON_TARGET]))
+
+
 @dataclass(frozen=True)
 class Pasted:
     """A predicted mask, and how sure the head is.
 
     Attributes:
-        placed: the mask; its window is the ROI's.
-        probability: (rows, columns) float32 of the target in that window.
-        score: mean target probability of the ROI's cells where the target wins, 0 where it wins nowhere.
+        placed: the mask; its window is the ROI's, or that one grown by a filter's reach.
+        probability: (rows, columns) float32 of the target in that window; 0 outside the ROI.
+        score: see `confidence`.
     """
 
     placed: Placed
@@ -84,7 +103,7 @@ class Pasted:
     score: float
 
 
-def paste_target(probabilities: NDArray[np.float32], roi_image: Floats, image_hw: HW) -> Pasted:
+def paste_target(probabilities: Floats32, roi_image: Floats, image_hw: HW) -> Pasted:
     """Bring one person's mask to the image.
 
     A pixel is target where the target's probability, brought back to the image, is above that of both other classes: the
@@ -95,10 +114,7 @@ def paste_target(probabilities: NDArray[np.float32], roi_image: Floats, image_hw
         roi_image: (4,) xyxy of the ROI, image frame.
         image_hw: (H, W).
     """
-    target = probabilities[TARGET]
-    margin = target - np.maximum(probabilities[BACKGROUND], probabilities[NON_TARGET])
-    (rows, columns), inside = paste(margin, roi_image, image_hw)
-    probability = paste(target, roi_image, image_hw)[1]
+    (rows, columns), inside = paste(margin(probabilities), roi_image, image_hw)
+    probability = paste(probabilities[TARGET], roi_image, image_hw)[1]
     window = Window(rows.start, rows.stop, columns.start, columns.stop)
-    won = margin > 0
-    return Pasted(Placed(window, inside > 0), probability, float(target[won].mean()) if won.any() else 0.0)
+    return Pasted(Placed(window, inside > 0), probability, confidence(probabilities))

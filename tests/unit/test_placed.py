@@ -1,12 +1,12 @@
-"""Tests of roiseg.evaluate.placed: windows say the same as whole masks."""
+"""Tests of roiseg.placed: windows say the same as whole masks."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roiseg.evaluate.placed import Placed, cut_out, meeting, paste_target, shared_pixels
-from roiseg.masks import Bools
+from roiseg.classes import Bools
+from roiseg.placed import Placed, confidence, cut_out, meeting, paste_target, shared_pixels
 from roiseg.types import Window
 
 
@@ -53,7 +53,8 @@ def test_the_probability_lies_where_the_mask_does(box: list[float]) -> None:
     assert found.probability.shape == found.placed.mask.shape
     assert found.probability.dtype == np.float32
     assert (found.probability[found.placed.mask] > 1 / 3).all(), "more than both others"
-    assert found.score == pytest.approx(float(probabilities[1][probabilities.argmax(axis=0) == 1].mean()))
+    won = probabilities.argmax(axis=0) == 1
+    assert found.score == pytest.approx(float((probabilities[1] * (1 - probabilities[2]))[won].mean()))
 
 
 def test_a_cell_that_is_a_pixel_keeps_its_probability() -> None:
@@ -62,3 +63,16 @@ def test_a_cell_that_is_a_pixel_keeps_its_probability() -> None:
     assert found.placed.window == Window(top=4, bottom=9, left=2, right=10)
     np.testing.assert_allclose(found.probability, probabilities[1], atol=1e-6)
     np.testing.assert_array_equal(found.placed.mask, probabilities.argmax(axis=0) == 1)
+
+
+def test_confidence_by_hand() -> None:
+    """Three cells: sure, sure of the target beside somebody else, and somebody else's."""
+    probabilities = np.array([[[0.0, 0.1, 0.1]], [[1.0, 0.5, 0.3]], [[0.0, 0.4, 0.6]]], dtype=np.float32)
+    assert confidence(probabilities) == pytest.approx((1.0 * 1.0 + 0.5 * 0.6) / 2)
+
+
+def test_confidence_of_nobody_is_zero() -> None:
+    """Nowhere ahead: behind another class everywhere, or only level with it."""
+    behind = np.array([[[0.6]], [[0.3]], [[0.1]]], dtype=np.float32)
+    level = np.array([[[0.5]], [[0.5]], [[0.0]]], dtype=np.float32)
+    assert confidence(behind) == confidence(level) == 0

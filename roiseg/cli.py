@@ -1,4 +1,4 @@
-"""The command line: `roiseg predict`, `evaluate`, `compare`, `preset`, `params`, `cache`, `train`, `doctor`."""
+"""The command line: `roiseg predict`, `evaluate`, `compare`, `export-filter`, `preset`, `params`, `cache`, `train`, `doctor`."""
 
 import json
 import shlex
@@ -169,6 +169,67 @@ def score(
                 _tell(error)
         if failed:
             sys.exit(1)
+
+
+class Strength(StrEnum):
+    """How much a filter does."""
+
+    light = "light"
+    balanced = "balanced"
+    strong = "strong"
+
+
+class FilterKind(StrEnum):
+    """What a filter does."""
+
+    fast = "fast"
+    edge_preserving = "edge_preserving"
+    binary_mask = "binary_mask"
+    morphological = "morphological"
+
+
+@app.command("export-filter")
+def export_filter(  # noqa: PLR0913 - an option each
+    kind: FilterKind,
+    output: Annotated[Path, typer.Option(help="ONNX file to write.")],
+    channels: Annotated[int, typer.Option(min=1, help="Of the maps; each is filtered by itself.")] = 1,
+    preset: Annotated[
+        Strength | None, typer.Option(help="Kernel, sigma and iterations in one; options below go before it.")
+    ] = None,
+    kernel_size: Annotated[int | None, typer.Option(help="Side of the Gaussian in pixels, odd.")] = None,
+    sigma_spatial: Annotated[float | None, typer.Option(help="Its sigma in pixels.")] = None,
+    sigma_range: Annotated[float | None, typer.Option(help="Differences that still count as noise (fast).")] = None,
+    iterations: Annotated[int | None, typer.Option(help="How often the map is smoothed (fast, binary_mask).")] = None,
+    radius: Annotated[int | None, typer.Option(help="Of the window in pixels (edge_preserving).")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="Variance below which it smooths (edge_preserving).")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Above it is mask (binary_mask, morphological).")] = None,
+    morph_size: Annotated[int | None, typer.Option(help="Side of opening and closing, odd (morphological).")] = None,
+    opset: Annotated[int, typer.Option(min=18, max=22, help="ONNX operator set.")] = 18,
+) -> None:
+    """A mask filter as an ONNX file of its own, for maps (N, C, H, W) of any size."""
+    given = {
+        "preset": preset and preset.value,
+        "kernel_size": kernel_size,
+        "sigma_spatial": sigma_spatial,
+        "sigma_range": sigma_range,
+        "iterations": iterations,
+        "radius": radius,
+        "epsilon": epsilon,
+        "threshold": threshold,
+        "morph_size": morph_size,
+    }
+    with _speaking():
+        from roiseg.export import filter_onnx
+        from roiseg.filters import FilterParams, reach_px
+
+        params = FilterParams.parse(
+            {"kind": kind.value, **{key: value for key, value in given.items() if value is not None}}, "export-filter"
+        )
+        worst = filter_onnx.export_filter(params, channels=channels, opset=opset, path=output)
+        values = ", ".join(f"{key} {value}" for key, value in params.chosen().items())
+        CONSOLE.print(
+            f"{output}: {kind.value}, {values}; looks {reach_px(params)} px far; differs from torch by {worst:.1g}", highlight=False
+        )
 
 
 @preset.command("list")

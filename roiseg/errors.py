@@ -18,6 +18,7 @@
     ├── ResultsError(ValueError)           COCO results or detections: broken, or of other images than asked
     ├── TrainingError(RuntimeError)
     ├── PredictionError(ValueError)        what a head answered, or a file of it
+    ├── FilterError(ValueError)            maps that a filter can't take, or a kernel without a middle
     ├── PackageError(ImportError)          something was asked for whose package isn't installed
     ├── RunError(LookupError)              a run that is to be compared: not there, or without metrics
     └── ParityError(RuntimeError)          an exported model that disagrees with its source
@@ -96,6 +97,10 @@ class TrainingError(RoisegError, RuntimeError):
 
 class PredictionError(RoisegError, ValueError):
     """Raised when a head's answers aren't numbers, or a file of them can't be used."""
+
+
+class FilterError(RoisegError, ValueError):
+    """Raised when a filter is given something else than maps, or a kernel of even size."""
 
 
 class PackageError(RoisegError, ImportError):

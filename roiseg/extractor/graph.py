@@ -14,6 +14,7 @@ import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper
+from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from roiseg.cut_graph import CutGraph
 from roiseg.errors import GraphError
@@ -23,22 +24,59 @@ from roiseg.params import nearest
 from roiseg.runtime import ORT_ERRORS
 from roiseg.types import HW, INT8_MAX, CutLayer, StoredType
 
+ONNX_ERRORS = (
+    onnx.shape_inference.InferenceError,
+    onnx.checker.ValidationError,
+    DecodeError,
+    AssertionError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+)
+"""All that the onnx package raises at a graph that can be read but makes no sense."""
+
 
 def load_graph(path: Path) -> onnx.ModelProto:
-    """An ONNX file.
+    """An ONNX file, with the weights that it keeps in files beside it.
+
+    Nothing is read that isn't in the folder of the file or below, whatever the file says.
 
     Raises:
-        GraphError: missing or not an ONNX.
+        GraphError: missing, not an ONNX, or with weights that aren't plain files there.
     """
     if not path.is_file():
         raise GraphError(f"{path}: no such ONNX file; set extractor.onnx in params.yaml to your detector")
     try:
-        model = onnx.load(path)
+        # By its own name only: by the ending of the path, onnx would take a text for a graph.
+        model = onnx.load(path, format="protobuf", load_external_data=False)
     except DecodeError as error:
         raise GraphError(f"{path}: not an ONNX file ({error}); is the download whole?") from error
+    except OSError as error:
+        raise GraphError(f"{path}: can't be read ({error.strerror}); give yourself the right to") from error
     if not model.graph.node:
         raise GraphError(f"{path}: holds no graph, expected a detector's ONNX")
+    _load_weights(model, path)
     return model
+
+
+def _load_weights(model: onnx.ModelProto, path: Path) -> None:
+    named = sorted(
+        {
+            entry.value
+            for tensor in model.graph.initializer
+            if uses_external_data(tensor)
+            for entry in tensor.external_data
+            if entry.key == "location"
+        }
+    )
+    try:
+        load_external_data_for_model(model, str(path.parent))
+    except (onnx.checker.ValidationError, ValueError, OSError) as error:
+        shown = ", ".join(repr(item) for item in named[:3]) + (" and others" if len(named) > 3 else "")
+        raise GraphError(
+            f"{path}: keeps weights in {shown or 'another file'}, which can't be taken ({error}); expected plain files in "
+            f"{path.parent} or below, no links: put copies of them there, or export the detector as one file"
+        ) from error
 
 
 def read_metadata(model: onnx.ModelProto, path: Path) -> CutGraph:
@@ -71,7 +109,8 @@ def find_input(model: onnx.ModelProto, input_hw: HW, source: str) -> tuple[str, 
     tensor = inputs[0].type.tensor_type
     shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
     shown = [dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or "?") for dim in tensor.shape.dim]
-    told = f"{source}: input {inputs[0].name!r} is {TensorProto.DataType.Name(tensor.elem_type)} {shown}"
+    kind = TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type in TensorProto.DataType.values() else tensor.elem_type
+    told = f"{source}: input {inputs[0].name!r} is {kind} {shown}"
     if len(shape) == 4 and shape[1] != 3 and shape[3] == 3:
         raise GraphError(f"{told}, channels last; expected channels first (N, 3, H, W): export the detector as NCHW")
     if len(shape) != 4 or shape[1] not in (3, None):
@@ -138,7 +177,7 @@ def cut(
     input_name, batch_size = find_input(model, input_hw, source)
     wanted = dict(layers) | ({"detections": detections.output} if detections else {})
     check_tensors(model, wanted, source)
-    part = _extract(model, input_name, list(wanted.values()))
+    part = _extract(model, input_name, list(wanted.values()), source)
     _check_names(part, layers, source)
     shapes = _probe(part, input_name, (batch_size or 1, 3, *input_hw), source)
     cut_layers = []
@@ -160,18 +199,23 @@ def cut(
     return part
 
 
-def _extract(model: onnx.ModelProto, input_name: str, tensors: list[str]) -> onnx.ModelProto:
+def _extract(model: onnx.ModelProto, input_name: str, tensors: list[str], source: str) -> onnx.ModelProto:
     """`onnx.utils.extract_model` works on files, and so do we, in a folder that goes away."""
     with tempfile.TemporaryDirectory() as folder:
         whole, part = Path(folder) / "whole.onnx", Path(folder) / "part.onnx"
-        inferred = onnx.shape_inference.infer_shapes(model)
-        known = {item.name for item in (*inferred.graph.value_info, *inferred.graph.output)}
-        for tensor in tensors:
-            if tensor not in known:
-                inferred.graph.value_info.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None))
-        onnx.save(inferred, whole)
-        onnx.utils.extract_model(whole, part, [input_name], tensors, check_model=False, infer_shapes=False)
-        cut_model = onnx.load(part)
+        try:
+            inferred = onnx.shape_inference.infer_shapes(model)
+            known = {item.name for item in (*inferred.graph.value_info, *inferred.graph.output)}
+            for tensor in tensors:
+                if tensor not in known:
+                    inferred.graph.value_info.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None))
+            onnx.save(inferred, whole)
+            onnx.utils.extract_model(whole, part, [input_name], tensors, check_model=False, infer_shapes=False)
+            cut_model = onnx.load(part)
+        except ONNX_ERRORS as error:
+            raise GraphError(
+                f"{source}: its graph contradicts itself ({error}); is the file whole? export the detector anew"
+            ) from error
     del cut_model.graph.value_info[:]
     cut_model.doc_string = ""
     return cut_model
@@ -190,7 +234,8 @@ def _check_names(model: onnx.ModelProto, layers: Mapping[str, str], source: str)
 def _probe(model: onnx.ModelProto, input_name: str, shape: tuple[int, ...], source: str) -> dict[str, tuple[tuple[int, ...], Any]]:
     """Shapes and types of the outputs, found by one run on a grey image: no inference of shapes is as sure as that."""
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        # Without a second try on the same provider, which onnxruntime would announce on the console.
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"], enable_fallback=0)
         names = [item.name for item in session.get_outputs()]
         values = session.run(names, {input_name: np.full(shape, 0.5, dtype=np.float32)})
     except ORT_ERRORS as error:

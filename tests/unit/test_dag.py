@@ -20,7 +20,7 @@ LAYERS = [
     {"overlap"},
     {"work", "coco", "index", "extractor", "cache", "previews", "prepare", "analyze", "sample", "calibrate", "backbone", "preset"},
     {"dataset", "batches", "sampler", "shares", "balance", "noise"},
-    {"nn", "heads", "losses"},
+    {"nn", "heads", "losses", "filters"},
     {"train", "evaluate", "trained"},
     {"export"},
     {"predict", "schema", "console"},

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from roiseg.export.onnx import example_inputs
 from roiseg.heads import build_head
 from roiseg.heads.base import HeadParams
 from roiseg.types import FeatureSpec
@@ -139,3 +140,16 @@ def fresh_head(params: HeadParams, specs: Mapping[str, FeatureSpec], seed: int =
             for parameter in head.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=0.2)
     return head
+
+
+def inputs_of(params: HeadParams, images: int, rois: int, seed: int = 1) -> tuple[dict[str, Tensor], Tensor]:
+    """Random features by layer, and boxes."""
+    *maps, boxes = example_inputs([SPECS[name] for name in params.layers], INPUT_HW, images, rois, seed)
+    return dict(zip(params.layers, maps, strict=True)), boxes
+
+
+def logits_of(head: nn.Module, features: dict[str, Tensor], boxes: Tensor) -> Tensor:
+    """Mask logits (R, 3, h, w), without gradients."""
+    with torch.no_grad():
+        logits: Tensor = head(features, boxes).mask_logits
+    return logits

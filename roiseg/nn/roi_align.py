@@ -1,13 +1,13 @@
-"""ROI align, once as torchvision's kernel and once in plain tensor algebra for export.
+"""ROI align: torchvision's kernel, which exports as ONNX's own operator `RoiAlign` (opset 16 on).
 
 The pixel model is `aligned=True`: the value of cell k is at k + 0.5 in cells, so a continuous coordinate c reads cells
 floor(c - 0.5) and the next. A box from 0.0 to 1.0 over a map of W = 4 cells into 2 bins with one sample each samples c = 1 and
-c = 3, that is half of cells 0 and 1, and half of cells 2 and 3. `tests/unit/nn/test_roi_align.py` proves both ways equal.
+c = 3, that is half of cells 0 and 1, and half of cells 2 and 3. ONNX calls this `half_pixel`; onnxruntime's values are
+torchvision's, for boxes beyond the border and for no boxes too.
 
 Symbols: N images, R boxes, C channels, (H, W) cells of the map, (h, w) bins.
 """
 
-import torch
 from torch import Tensor
 from torchvision.ops import roi_align as torchvision_roi_align
 
@@ -26,8 +26,6 @@ def roi_align(features: Tensor, boxes: Tensor, out_hw: HW, sampling_ratio: int) 
     Returns:
         (R, C, h, w).
     """
-    if torch.compiler.is_exporting():
-        return dense_roi_align(features, boxes, out_hw, sampling_ratio)
     height, width = features.shape[2:]
     scale = boxes.new_tensor([1, width, height, width, height])
     pooled: Tensor = torchvision_roi_align(features, boxes * scale, out_hw, 1.0, sampling_ratio, True)
@@ -71,41 +69,3 @@ def window_roi_align(part: Tensor, window: Window, map_hw: HW, boxes: Tensor, ou
     shift = boxes.new_tensor([0, window.left, window.top, window.left, window.top])
     pooled: Tensor = torchvision_roi_align(part, boxes * scale - shift, out_hw, 1.0, sampling_ratio, True)
     return pooled
-
-
-def dense_roi_align(features: Tensor, boxes: Tensor, out_hw: HW, sampling_ratio: int) -> Tensor:
-    """The same as `roi_align` by two matrix products, for graphs that must not hold a custom operator.
-
-    Bilinear sampling and averaging over a grid are both separable, so a bin's value is a row of weights over the map's rows,
-    times the map, times weights over its columns. Every size but N and R is a Python int: no data-dependent branch appears.
-    """
-    height, width = features.shape[2:]
-    picked = features.index_select(0, boxes[:, 0].long())  # [R, C, H, W]
-    rows = _bin_weights(boxes[:, 2], boxes[:, 4], out_hw[0], int(height), sampling_ratio)  # [R, h, H]
-    columns = _bin_weights(boxes[:, 1], boxes[:, 3], out_hw[1], int(width), sampling_ratio)  # [R, w, W]
-    half = torch.matmul(rows[:, None], picked)  # [R, C, h, W]
-    return torch.matmul(half, columns[:, None].transpose(2, 3))  # [R, C, h, w]
-
-
-def _bin_weights(low: Tensor, high: Tensor, bins: int, cells: int, sampling_ratio: int) -> Tensor:
-    """How much each cell of an axis adds to each bin.
-
-    Args:
-        low: (R,) start of the boxes on this axis, unit frame.
-        high: (R,) end of them.
-        bins: number of bins.
-        cells: number of cells.
-        sampling_ratio: samples in a bin.
-
-    Returns:
-        (R, bins, cells); rows sum to 1, less where a bin leaves the map.
-    """
-    samples = bins * sampling_ratio
-    share = (torch.arange(samples, dtype=low.dtype, device=low.device) + 0.5) / samples
-    at = (low[:, None] + (high - low)[:, None] * share) * cells - 0.5  # [R, samples]
-    # Within a cell of the map the border's value holds; farther out there is nothing (torchvision's rule).
-    inside = (at >= -1) & (at <= cells)
-    at = at.clamp(0, cells - 1)
-    centre = torch.arange(cells, dtype=low.dtype, device=low.device)
-    weights = (1 - (at[:, :, None] - centre).abs()).clamp(min=0) * inside[:, :, None]  # [R, samples, cells]
-    return weights.reshape(-1, bins, sampling_ratio, cells).mean(dim=2)

@@ -1,19 +1,19 @@
-"""Tests of roiseg.nn.roi_align: the docstring's numbers, torchvision as reference, invariance, gradients, empties."""
+"""Tests of roiseg.nn.roi_align: the docstring's numbers, torchvision and onnxruntime beside it, invariance, empties, windows."""
 
-from collections.abc import Callable
-
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import roi_align as reference
 
-from roiseg.nn.roi_align import dense_roi_align, roi_align, roi_window, window_roi_align
+from roiseg.export.onnx import traced
+from roiseg.nn.roi_align import roi_align, roi_window, window_roi_align
 from roiseg.types import HW, Window
 
-Align = Callable[[Tensor, Tensor, HW, int], Tensor]
-WAYS: tuple[Align, ...] = (roi_align, dense_roi_align)
+MAP_HW, OUT_HW, RATIO = (5, 9), (4, 3), 2
+"""Of the exported aligner."""
 
 
 def features_of(seed: int, images: int, channels: int, map_hw: HW) -> Tensor:
@@ -33,21 +33,19 @@ def torchvision_boxes(boxes: Tensor, map_hw: HW) -> Tensor:
     return boxes * torch.tensor([1.0, map_hw[1], map_hw[0], map_hw[1], map_hw[0]])
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_example_of_the_docstring(way: Align) -> None:
+def test_example_of_the_docstring() -> None:
     row = torch.tensor([1.0, 2.0, 4.0, 8.0]).view(1, 1, 1, 4)
     whole = torch.tensor([[0.0, 0.0, 0.0, 1.0, 1.0]])
-    torch.testing.assert_close(way(row, whole, (1, 2), 1), torch.tensor([[[[1.5, 6.0]]]]))
+    torch.testing.assert_close(roi_align(row, whole, (1, 2), 1), torch.tensor([[[[1.5, 6.0]]]]))
     column = row.transpose(2, 3)
-    torch.testing.assert_close(way(column, whole, (2, 1), 1), torch.tensor([[[[1.5], [6.0]]]]))
+    torch.testing.assert_close(roi_align(column, whole, (2, 1), 1), torch.tensor([[[[1.5], [6.0]]]]))
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_one_bin_a_cell_returns_the_cells(way: Align) -> None:
+def test_one_bin_a_cell_returns_the_cells() -> None:
     features = features_of(0, 2, 3, (4, 7))
     boxes = torch.tensor([[1.0, 0.0, 0.0, 1.0, 1.0], [0.0, 1 / 7, 0.25, 5 / 7, 0.75]])
-    torch.testing.assert_close(way(features, boxes[:1], (4, 7), 1)[0], features[1])
-    torch.testing.assert_close(way(features, boxes[1:], (2, 4), 1)[0], features[0, :, 1:3, 1:5])
+    torch.testing.assert_close(roi_align(features, boxes[:1], (4, 7), 1)[0], features[1])
+    torch.testing.assert_close(roi_align(features, boxes[1:], (2, 4), 1)[0], features[0, :, 1:3, 1:5])
 
 
 BOXES = {
@@ -63,63 +61,75 @@ BOXES = {
 @pytest.mark.parametrize("name", BOXES)
 @pytest.mark.parametrize("sampling_ratio", [1, 2, 3])
 @pytest.mark.parametrize(("map_hw", "out_hw"), [((5, 9), (4, 3)), ((9, 5), (2, 7)), ((6, 6), (6, 6)), ((1, 3), (2, 2))])
-def test_both_ways_are_torchvision(name: str, sampling_ratio: int, map_hw: HW, out_hw: HW) -> None:
+def test_values_are_torchvision_s(name: str, sampling_ratio: int, map_hw: HW, out_hw: HW) -> None:
     boxes = torch.tensor([[number % 2, *box] for number, box in enumerate(BOXES[name])])
     features = features_of(1, 2, 3, map_hw)
     expected = reference(features, torchvision_boxes(boxes, map_hw), out_hw, 1.0, sampling_ratio, True)
     if name == "outside":
         assert not expected.any()
-    for way in WAYS:
-        torch.testing.assert_close(way(features, boxes, out_hw, sampling_ratio), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(roi_align(features, boxes, out_hw, sampling_ratio), expected, atol=1e-5, rtol=0)
 
 
-@given(
-    seed=st.integers(0, 10_000),
-    map_hw=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-    out_hw=st.tuples(st.integers(1, 7), st.integers(1, 7)),
-    sampling_ratio=st.integers(1, 3),
-    count=st.integers(0, 6),
-)
-def test_dense_is_the_kernel(seed: int, map_hw: HW, out_hw: HW, sampling_ratio: int, count: int) -> None:
-    features, boxes = features_of(seed, 3, 2, map_hw), random_boxes(seed, 3, count)
-    found = dense_roi_align(features, boxes, out_hw, sampling_ratio)
-    assert found.shape == (count, 2, *out_hw)
-    torch.testing.assert_close(found, roi_align(features, boxes, out_hw, sampling_ratio), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_half_the_map_and_twice_the_box_see_the_same(way: Align) -> None:
+def test_half_the_map_and_twice_the_box_see_the_same() -> None:
     features = features_of(2, 1, 2, (12, 20))
     box = torch.tensor([[0.0, 0.1, 0.08, 0.4, 0.39]])
     double = box * torch.tensor([1.0, 2.0, 2.0, 2.0, 2.0])
-    torch.testing.assert_close(way(features, box, (3, 5), 2), way(features[:, :, :6, :10], double, (3, 5), 2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        roi_align(features, box, (3, 5), 2), roi_align(features[:, :, :6, :10], double, (3, 5), 2), atol=1e-5, rtol=0
+    )
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_shifted_map_and_shifted_box_see_the_same(way: Align) -> None:
+def test_shifted_map_and_shifted_box_see_the_same() -> None:
     features = features_of(3, 1, 2, (10, 10))
     shifted = torch.roll(features, (3, 2), dims=(2, 3))
     box = torch.tensor([[0.0, 0.1, 0.2, 0.5, 0.6]])
     torch.testing.assert_close(
-        way(features, box, (4, 3), 2), way(shifted, box + torch.tensor([0, 0.2, 0.3, 0.2, 0.3]), (4, 3), 2), atol=1e-5, rtol=0
+        roi_align(features, box, (4, 3), 2),
+        roi_align(shifted, box + torch.tensor([0, 0.2, 0.3, 0.2, 0.3]), (4, 3), 2),
+        atol=1e-5,
+        rtol=0,
     )
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_no_boxes(way: Align) -> None:
-    assert way(features_of(4, 2, 3, (4, 5)), torch.zeros(0, 5), (6, 7), 2).shape == (0, 3, 6, 7)
+def test_no_boxes() -> None:
+    assert roi_align(features_of(4, 2, 3, (4, 5)), torch.zeros(0, 5), (6, 7), 2).shape == (0, 3, 6, 7)
 
 
-def test_gradients_of_both_ways_agree() -> None:
-    boxes, grads = random_boxes(5, 2, 4), []
-    for way in WAYS:
-        features = features_of(5, 2, 3, (6, 9)).requires_grad_()
-        weight = features_of(6, 4, 3, (3, 2))
-        (way(features, boxes, (3, 2), 2) * weight).sum().backward()  # type: ignore[no-untyped-call]
-        assert features.grad is not None
-        grads.append(features.grad)
-    assert grads[0].abs().max() > 0
-    torch.testing.assert_close(grads[0], grads[1], atol=1e-5, rtol=1e-5)
+# --- as ONNX ---
+
+
+@pytest.fixture(scope="module")
+def exported() -> onnxruntime.InferenceSession:
+    class Aligned(nn.Module):
+        def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
+            return roi_align(features, boxes, OUT_HW, RATIO)
+
+    example = (features_of(0, 2, 3, MAP_HW), random_boxes(0, 2, 3))
+    free = ({0: torch.export.Dim("images")}, {0: torch.export.Dim("rois")})
+    model = traced(Aligned(), example, {"features": free[0], "boxes": free[1]}, ["bins"], 18, "aligner")
+    assert [node.op_type for node in model.graph.node].count("RoiAlign") == 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def in_onnxruntime(session: onnxruntime.InferenceSession, features: Tensor, boxes: Tensor) -> Tensor:
+    (found,) = session.run(["bins"], {"features": features.numpy(), "boxes": boxes.numpy()})
+    return torch.from_numpy(found)
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_the_operator_of_onnx_gives_the_same(exported: onnxruntime.InferenceSession, name: str) -> None:
+    boxes = torch.tensor([[number % 2, *box] for number, box in enumerate(BOXES[name])])
+    features = features_of(1, 2, 3, MAP_HW)
+    expected = reference(features, torchvision_boxes(boxes, MAP_HW), OUT_HW, 1.0, RATIO, True)
+    torch.testing.assert_close(in_onnxruntime(exported, features, boxes), expected, atol=1e-5, rtol=0)
+
+
+@given(seed=st.integers(0, 10_000), images=st.integers(1, 3), count=st.integers(0, 6))
+def test_the_operator_of_onnx_on_any_boxes(exported: onnxruntime.InferenceSession, seed: int, images: int, count: int) -> None:
+    features, boxes = features_of(seed, images, 3, MAP_HW), random_boxes(seed, images, count)
+    found = in_onnxruntime(exported, features, boxes)
+    assert found.shape == (count, 3, *OUT_HW)
+    torch.testing.assert_close(found, roi_align(features, boxes, OUT_HW, RATIO), atol=1e-5, rtol=1e-5)
 
 
 # --- windows ---

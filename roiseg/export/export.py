@@ -1,6 +1,6 @@
 """The `export` stage: a folder with all that prediction needs, and the proof that it agrees."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from roiseg.batches import dequantise, single_batch
+from roiseg.batches import Loading, dequantise, single_batch
 from roiseg.classes import CLASS_NAMES
 from roiseg.dataset import RoiDataset
 from roiseg.evaluate.complexity import counted_figures
 from roiseg.export.onnx import export_head
-from roiseg.export.parity import parity
+from roiseg.export.parity import RealRois, parity
 from roiseg.export.timing import measure
 from roiseg.extractor.graph import bake_scales, load_graph
 from roiseg.files import new_folder, sha256_file, write_bytes, write_json
@@ -125,21 +125,22 @@ def export(inputs: ExportInputs, params: ExportParams, paths: ExportPaths) -> di
     height, width = inputs.val.store.asked["input"]["hw"]
     metadata = head_metadata(inputs)
     with new_folder(paths.out) as folder:
-        model = export_head(inputs.head, specs, (height, width), params.opset, metadata, folder / HEAD_FILE)
-        real: Sequence[tuple[Tensor, ...]] = real_cases(inputs.val, REAL_IMAGES)
-        worst = parity(inputs.head, specs, (height, width), folder / HEAD_FILE, params.tolerance, real)
+        written = export_head(inputs.head, specs, (height, width), params.opset, metadata, folder / HEAD_FILE)
+        real = RealRois(inputs.val, inputs.val.rows[:REAL_IMAGES].tolist(), Loading(1, 1, 1))
+        found = parity(inputs.head, specs, (height, width), folder / HEAD_FILE, params.tolerance, real)
         backbone = bake_scales(load_graph(inputs.backbone), inputs.scales)
         write_bytes(folder / BACKBONE_FILE, backbone.SerializeToString(deterministic=True))
-        write_json(folder / "head.json", metadata)
+        write_json(folder / "head.json", written.metadata)
         size = (folder / HEAD_FILE).stat().st_size
     result = {
-        "parity_max_abs": worst,
+        "parity_max_abs": found.max_abs,
+        "parity_miou_difference": found.miou_difference,
         **counted_figures(inputs.head, specs, (height, width)),
         "checkpoint_bytes": inputs.file.stat().st_size,
         "onnx_bytes": size,
-        "onnx_nodes": len(model.graph.node),
+        "onnx_nodes": len(written.model.graph.node),
     }
     # Rounded up to three digits: the last bits of a float32 sum aren't a property of the head.
-    write_json(paths.figures, result | {"parity_max_abs": float(f"{worst:.3g}")})
+    write_json(paths.figures, result | {"parity_max_abs": float(f"{found.max_abs:.3g}")})
     write_json(paths.times, measure(inputs.head, specs, (height, width), paths.out / HEAD_FILE))
     return result

@@ -3,10 +3,12 @@
 Symbols: N images, R ROIs, C channels, (H, W) cells of a layer, (h, w) cells of the mask.
 """
 
+import inspect
 import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +17,35 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
-from roiseg.errors import ParityError
+from roiseg.errors import GraphError
+from roiseg.export.simplify import simplify
 from roiseg.files import write_bytes
 from roiseg.onnx_names import BOXES, METADATA_KEY, OUTPUT, feature_input
 from roiseg.types import HW, FeatureSpec
 
+CONTROL_FLOW = ("If", "Loop", "Scan")
+STANDARD_DOMAINS = ("", "ai.onnx")
+
+IMAGES, ROIS = "images", "rois"
+"""Names of the free sizes N and R."""
+
+
+def aux_output(name: str) -> str:
+    """Name of the ONNX output that holds an auxiliary output of a head."""
+    return f"aux_{name}"
+
 
 class _Inference(nn.Module):
-    """Positional inputs, one probability output, no auxiliary branches."""
+    """Positional inputs; probabilities, and of the auxiliary outputs those that are asked for: the others leave no node behind."""
 
-    def __init__(self, head: nn.Module, layers: Sequence[str]) -> None:
+    def __init__(self, head: nn.Module, layers: Sequence[str], aux: Sequence[str]) -> None:
         super().__init__()
-        self.head, self._layers = head, tuple(layers)
+        self.head, self._layers, self._aux = head, tuple(layers), tuple(aux)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         features = dict(zip(self._layers, inputs[:-1], strict=True))
-        logits: Tensor = self.head(features, inputs[-1]).mask_logits
-        return logits.softmax(dim=1)
+        output = self.head(features, inputs[-1])
+        return (output.mask_logits.softmax(dim=1), *(output.aux[name] for name in self._aux))
 
 
 def example_inputs(specs: Sequence[FeatureSpec], input_hw: HW, images: int, rois: int, seed: int) -> tuple[Tensor, ...]:
@@ -57,9 +71,45 @@ def example_inputs(specs: Sequence[FeatureSpec], input_hw: HW, images: int, rois
     return (*features, torch.cat([number, corner, corner + size], dim=1))
 
 
+@dataclass(frozen=True)
+class ExportedHead:
+    """What `export_head` wrote.
+
+    Attributes:
+        model: the graph, with its metadata.
+        metadata: the same as plain values.
+        traced_nodes: nodes before simplification.
+    """
+
+    model: onnx.ModelProto
+    metadata: Mapping[str, Any]
+    traced_nodes: int
+
+
+@torch.no_grad()
+def aux_outputs(head: nn.Module, specs: Sequence[FeatureSpec], input_hw: HW) -> list[str]:
+    """Auxiliary outputs that a head gives outside of training, by name.
+
+    Args:
+        head: in eval mode, on the CPU.
+        specs: its layers, in order.
+        input_hw: size of the network input.
+    """
+    *maps, boxes = example_inputs(specs, input_hw, images=1, rois=1, seed=0)
+    return sorted(head({spec.name: values for spec, values in zip(specs, maps, strict=True)}, boxes).aux)
+
+
 def export_head(
-    head: nn.Module, specs: Sequence[FeatureSpec], input_hw: HW, opset: int, metadata: Mapping[str, Any], path: Path
-) -> onnx.ModelProto:
+    head: nn.Module,
+    specs: Sequence[FeatureSpec],
+    input_hw: HW,
+    opset: int,
+    metadata: Mapping[str, Any],
+    path: Path,
+    *,
+    aux: Sequence[str] = (),
+    simplified: bool = True,
+) -> ExportedHead:
     """Write the ONNX of a head.
 
     Inputs `features_{layer}` (N, C, H, W) float32 and `boxes` (R, 5) of image number and xyxy in the unit frame; output `masks`
@@ -70,43 +120,132 @@ def export_head(
         specs: its layers, in order.
         input_hw: size of the network input.
         opset: ONNX operator set.
-        metadata: plain values, kept as JSON in the file's metadata under `roiseg`.
+        metadata: plain values, kept as JSON in the file's metadata under `roiseg`; what the graph itself says is added: `inputs`,
+            `outputs`, `opset` and `auxiliary_included_in_export`.
         path: out.
+        aux: auxiliary outputs that become outputs `aux_{name}`, see `aux_outputs`; all others are stripped.
+        simplified: whether the graph is simplified.
 
     Raises:
-        ParityError: the graph has a branch (`If`) or a loop, which no target format takes.
+        GraphError: see `traced` and `simplify`.
     """
-    names = [*(feature_input(spec.name) for spec in specs), BOXES]
-    images, rois = torch.export.Dim("images"), torch.export.Dim("rois")
-    free = tuple({0: rois} if name == BOXES else {0: images} for name in names)
+    free = {IMAGES: torch.export.Dim(IMAGES), ROIS: torch.export.Dim(ROIS)}
+    inputs = {feature_input(spec.name): {0: free[IMAGES]} for spec in specs} | {BOXES: {0: free[ROIS]}}
     # Sizes 2 and 3: torch.export takes a size of 0 or 1 for a constant.
     example = example_inputs(specs, input_hw, images=2, rois=3, seed=0)
+    module = _Inference(head, [spec.name for spec in specs], aux)
+    model = traced(module, example, inputs, [OUTPUT, *map(aux_output, aux)], opset, str(path))
+    for item in model.graph.output:
+        item.type.tensor_type.shape.dim[0].dim_param = ROIS
+    nodes = len(model.graph.node)
+    if simplified:
+        model = simplify(model, str(path))
+    own = {
+        "auxiliary_included_in_export": bool(aux),
+        "inputs": described(model.graph.input),
+        "opset": opset,
+        "outputs": described(model.graph.output),
+    }
+    whole = dict(metadata) | own
+    write_model(model, whole, path)
+    return ExportedHead(model, whole, nodes)
+
+
+def traced(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    inputs: Mapping[str, Mapping[int, Any]],
+    outputs: Sequence[str],
+    opset: int,
+    source: str,
+) -> onnx.ModelProto:
+    """The graph of a module, of standard operators only, without a trace of the machine that made it.
+
+    Args:
+        module: in eval mode, on the CPU; takes tensors by position.
+        example: inputs, whose free sizes are neither 0 nor 1.
+        inputs: name of each input -> axis to its `torch.export.Dim`, for the axes that are free.
+        outputs: names of the outputs.
+        opset: ONNX operator set.
+        source: file name for messages.
+
+    Raises:
+        GraphError: see `check_standard`.
+    """
     with warnings.catch_warnings():
         # the exporter's own deprecations, which nobody here can act on
         warnings.simplefilter("ignore")
         for name in ("torch.onnx", "onnxscript", "onnx_ir"):
             logging.getLogger(name).setLevel(logging.ERROR)
         program = torch.onnx.export(
-            _Inference(head, [spec.name for spec in specs]),
+            module,
             example,
             dynamo=True,
-            input_names=names,
-            output_names=[OUTPUT],
+            input_names=list(inputs),
+            output_names=list(outputs),
             opset_version=opset,
-            dynamic_shapes=(free,),
+            dynamic_shapes=_dynamic_shapes(module, inputs),
             verbose=False,
         )
     if program is None:
-        raise ParityError(f"{path}: torch.onnx.export gave no program")
-    model = program.model_proto
-    branches = sorted({node.op_type for node in _all_nodes(model.graph) if node.op_type in ("If", "Loop", "Scan")})
-    if branches:
-        raise ParityError(f"{path}: the graph holds {', '.join(branches)}, expected none; make the head's sizes Python ints")
+        raise GraphError(f"{source}: torch.onnx.export gave no program")
+    model: onnx.ModelProto = program.model_proto
+    check_standard(model, source)
     _strip(model)
+    return model
+
+
+def check_standard(model: onnx.ModelProto, source: str) -> None:
+    """See that any runtime takes a graph.
+
+    Args:
+        model: a graph.
+        source: file name for messages.
+
+    Raises:
+        GraphError: it branches or loops (`If`, `Loop`, `Scan`), or holds an operator that isn't of ONNX itself.
+    """
+    nodes = _all_nodes(model.graph)
+    branches = sorted({node.op_type for node in nodes if node.op_type in CONTROL_FLOW})
+    if branches:
+        raise GraphError(f"{source}: the graph holds {', '.join(branches)}, expected none; make the head's sizes Python ints")
+    foreign = sorted({f"{node.domain}.{node.op_type}" for node in nodes if node.domain not in STANDARD_DOMAINS})
+    if foreign:
+        raise GraphError(
+            f"{source}: the graph holds {', '.join(foreign)}, expected operators of ONNX only; write it in those of torch"
+        )
+
+
+def write_model(model: onnx.ModelProto, metadata: Mapping[str, Any], path: Path) -> None:
+    """Check a graph and write it aside and rename, with metadata under `roiseg` in place of any other.
+
+    Args:
+        model: gets the metadata.
+        metadata: plain values.
+        path: out.
+    """
+    del model.metadata_props[:]
     helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
     onnx.checker.check_model(model)
     write_bytes(path, model.SerializeToString(deterministic=True))
-    return model
+
+
+def described(items: Sequence[onnx.ValueInfoProto]) -> dict[str, dict[str, Any]]:
+    """Inputs or outputs as plain values: name -> shape, with the names of free sizes, and dtype."""
+    return {
+        item.name: {
+            "dtype": str(helper.tensor_dtype_to_np_dtype(item.type.tensor_type.elem_type)),
+            "shape": [dim.dim_param or dim.dim_value for dim in item.type.tensor_type.shape.dim],
+        }
+        for item in items
+    }
+
+
+def _dynamic_shapes(module: nn.Module, inputs: Mapping[str, Mapping[int, Any]]) -> tuple[Any, ...]:
+    """In the form that torch.export wants: by parameter, where all variable ones (`*inputs`) are one."""
+    shapes = tuple(dict(axes) for axes in inputs.values())
+    kinds = [item.kind for item in inspect.signature(module.forward).parameters.values()]
+    return (shapes,) if inspect.Parameter.VAR_POSITIONAL in kinds else shapes
 
 
 def _strip(model: onnx.ModelProto) -> None:

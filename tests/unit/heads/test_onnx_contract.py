@@ -1,5 +1,6 @@
 """The contract of every exported head: parity with torch, its interface, standard operators only, the head's own weights."""
 
+import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -9,14 +10,17 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from head_factory import INPUT_HW, MODELS, SPECS, every_part, fresh_head, inputs_of, logits_of
+import torch
+from head_factory import INPUT_HW, MODELS, SPECS, every_part, fresh_head, inputs_of
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import nn
 
-from roiseg.export.onnx import export_head
+from roiseg.export.onnx import aux_outputs, export_head
 from roiseg.export.parity import parity
 from roiseg.heads import FAMILIES, parse_model
 from roiseg.heads.base import HeadParams
+from roiseg.nn.outputs import HeadOutput
 from roiseg.params import overlay
 
 EXPORTED: dict[str, dict[str, Any]] = {
@@ -32,6 +36,7 @@ EXPORTED: dict[str, dict[str, Any]] = {
         "blocks": {"norm": "channel", "activation": "gelu"},
         "attention": "se",
     },
+    "positional": {"full_map": True},
     "hierarchical_unet_v2": {"depth": 2},
     "hierarchical_unet_v4": {"depth": 2},
 }
@@ -51,6 +56,7 @@ class Exported:
         params: of the head.
         head: with the weights that were exported.
         model: the ONNX.
+        traced_nodes: before simplification.
         session: that runs it.
         worst: largest difference that `parity` found.
     """
@@ -58,6 +64,7 @@ class Exported:
     params: HeadParams
     head: nn.Module
     model: onnx.ModelProto
+    traced_nodes: int
     session: onnxruntime.InferenceSession
     worst: float
 
@@ -65,11 +72,16 @@ class Exported:
 @cache
 def export_of(folder: Path, family: str) -> Exported:
     params = parse_model(overlay(MODELS[family], EXPORTED.get(family, {})))
-    head, path = fresh_head(params, SPECS), folder / f"contract_{family}.onnx"
-    specs = [SPECS[name] for name in params.layers]
-    export_head(head, specs, INPUT_HW, 18, {}, path)
+    return exported_as(folder / f"contract_{family}.onnx", params, with_aux=False)
+
+
+def exported_as(path: Path, params: HeadParams, *, with_aux: bool) -> Exported:
+    head, specs = fresh_head(params, SPECS), [SPECS[name] for name in params.layers]
+    aux = aux_outputs(head, specs, INPUT_HW) if with_aux else []
+    nodes = export_head(head, specs, INPUT_HW, 18, {}, path, aux=aux).traced_nodes
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return Exported(params, head, onnx.load(path), session, parity(head, specs, INPUT_HW, path, 1e-4, []))
+    worst = parity(head, specs, INPUT_HW, path, 1e-4, None, aux=aux).max_abs
+    return Exported(params, head, onnx.load(path), nodes, session, worst)
 
 
 @pytest.fixture
@@ -77,15 +89,26 @@ def exported(tmp_path_factory: pytest.TempPathFactory, family: str) -> Exported:
     return export_of(tmp_path_factory.getbasetemp(), family)
 
 
-@pytest.mark.parametrize(("images", "rois"), [(1, 1), (3, 2), (2, 0), (1, 9)])
+def answers(exported: Exported, images: int, rois: int) -> tuple[HeadOutput, dict[str, NDArray[np.float32]]]:
+    """Those of torch, and those of onnxruntime by name."""
+    features, boxes = inputs_of(exported.params, images, rois, seed=9)
+    with torch.no_grad():
+        expected: HeadOutput = exported.head(features, boxes)
+    feeds = {f"features_{name}": values.numpy() for name, values in features.items()}
+    names = [item.name for item in exported.session.get_outputs()]
+    found = exported.session.run(names, {**feeds, "boxes": boxes.numpy()})
+    return expected, dict(zip(names, found, strict=True))
+
+
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("rois", [1, 0, 7])
 def test_onnx_says_what_torch_says(exported: Exported, images: int, rois: int) -> None:
     """By an account of its own; that of the export stage agrees."""
-    features, boxes = inputs_of(exported.params, images, rois, seed=9)
-    expected = logits_of(exported.head, features, boxes).softmax(dim=1).numpy()
-    feeds = {f"features_{name}": values.numpy() for name, values in features.items()}
-    (masks,) = exported.session.run(["masks"], {**feeds, "boxes": boxes.numpy()})
+    expected, found = answers(exported, images, rois)
+    assert set(found) == {"masks"}, "auxiliary branches are stripped"
+    masks = found["masks"]
     assert masks.shape == (rois, 3, *exported.params.mask_hw)
-    np.testing.assert_allclose(masks, expected, atol=1e-4)
+    np.testing.assert_allclose(masks, expected.mask_logits.softmax(dim=1).numpy(), atol=1e-4)
     np.testing.assert_allclose(masks.sum(axis=1), np.ones((rois, *exported.params.mask_hw)), atol=1e-5)
     if rois:
         assert masks.std() > 0.05, "a flat answer proves nothing"
@@ -101,9 +124,11 @@ def test_onnx_interface_and_operators(exported: Exported) -> None:
     maps = {"layer_34": ["images", 6, 8, 12], "layer_3": ["images", 4, 16, 24], "image": ["images", 3, 64, 96]}
     wanted = {f"features_{name}": maps[name] for name in exported.params.layers}
     assert shapes(list(model.graph.input)) == {**wanted, "boxes": ["rois", 5]}
-    assert next(iter(shapes(list(model.graph.output)).values()))[1:] == [3, 12, 10]
+    assert shapes(list(model.graph.output)) == {"masks": ["rois", 3, 12, 10]}
     used = {node.op_type for node in model.graph.node}
-    assert not used & {"If", "Loop", "Scan", "RoiAlign"}
+    assert "RoiAlign" in used
+    assert not used & {"If", "Loop", "Scan"}
+    assert len(model.graph.node) <= exported.traced_nodes
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}, "custom operators"
     assert [(item.domain, item.version) for item in model.opset_import if not item.domain] == [("", 18)]
 
@@ -117,3 +142,39 @@ def test_onnx_holds_the_weights_of_the_head(exported: Exported) -> None:
     held = {item.tobytes() for item in found.values()}
     assert [name for name, item in kept.items() if item.tobytes() not in held] == []
     assert [name for name, item in kernels.items() if name not in kept and item.tobytes() in held] == []
+
+
+# --- auxiliary outputs, on request ---
+
+
+def check_aux(exported: Exported) -> None:
+    """Every output that the head has outside of training is in the file, under its name, and says the same."""
+    for images, rois in ((1, 1), (3, 7), (2, 0)):
+        expected, found = answers(exported, images, rois)
+        assert set(found) == {"masks", *(f"aux_{name}" for name in expected.aux)}
+        for name, values in expected.aux.items():
+            np.testing.assert_allclose(found[f"aux_{name}"], values.numpy(), atol=1e-4, err_msg=name)
+    metadata = json.loads(exported.model.metadata_props[0].value)
+    assert metadata["auxiliary_included_in_export"] is True
+    assert set(metadata["outputs"]) == set(found)
+    assert all(item["shape"][0] == "rois" for item in metadata["outputs"].values())
+
+
+def test_auxiliary_outputs_are_in_the_file_on_request(tmp_path: Path) -> None:
+    parts = every_part(4)
+    changes = {"auxiliary": parts["auxiliary"], "cascade": parts["cascade"]}
+    exported = exported_as(tmp_path / "head.aux.onnx", parse_model(overlay(MODELS["multiscale"], changes)), with_aux=True)
+    assert set(answers(exported, 1, 1)[0].aux) == {"foreground", "contour", "distance", "embedding", "stage_1", "stage_2"}
+    check_aux(exported)
+
+
+WHOLE = [name for name in FAMILIES if "relational" in MODELS[name]]
+"""Families that may have every part."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("upsampling", ["progressive", "subpixel"])
+@pytest.mark.parametrize("family", WHOLE)
+def test_every_family_exports_with_every_part(tmp_path: Path, family: str, upsampling: str) -> None:
+    params = parse_model(overlay(MODELS[family], every_part(4, upsampling)))
+    check_aux(exported_as(tmp_path / "head.aux.onnx", params, with_aux=True))

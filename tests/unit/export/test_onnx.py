@@ -1,0 +1,100 @@
+"""Tests of roiseg.export.onnx: what a graph may hold, what its metadata says of it, and that nothing of the machine is left."""
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from head_factory import INPUT_HW, MODELS, SPECS, fresh_head
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+from roiseg.errors import GraphError
+from roiseg.export.onnx import ExportedHead, check_standard, example_inputs, export_head, traced
+from roiseg.heads import parse_model
+from roiseg.types import FeatureSpec
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ExportedHead]:
+    params = parse_model(MODELS["roi_crop"])
+    path = tmp_path_factory.mktemp("written") / "head.onnx"
+    specs = [SPECS[name] for name in params.layers]
+    return path, export_head(fresh_head(params, SPECS), specs, INPUT_HW, 18, {"epoch": 4}, path, simplified=False)
+
+
+def test_metadata_says_what_the_graph_is(written: tuple[Path, ExportedHead]) -> None:
+    path, exported = written
+    (item,) = onnx.load(path).metadata_props
+    assert item.key == "roiseg"
+    assert json.loads(item.value) == exported.metadata
+    assert exported.metadata == {
+        "epoch": 4,
+        "opset": 18,
+        "auxiliary_included_in_export": False,
+        "inputs": {
+            "features_layer_34": {"dtype": "float32", "shape": ["images", 6, 8, 12]},
+            "features_layer_3": {"dtype": "float32", "shape": ["images", 4, 16, 24]},
+            "boxes": {"dtype": "float32", "shape": ["rois", 5]},
+        },
+        "outputs": {"masks": {"dtype": "float32", "shape": ["rois", 3, 12, 10]}},
+    }
+
+
+def test_without_simplification_the_graph_is_as_it_was_traced(written: tuple[Path, ExportedHead]) -> None:
+    path, exported = written
+    assert exported.traced_nodes == len(onnx.load(path).graph.node)
+
+
+def test_no_trace_of_the_machine(written: tuple[Path, ExportedHead]) -> None:
+    data = written[0].read_bytes()
+    for trace in (b"/home", b"/root", b"/usr", b"/tmp", b".py", b"Traceback", b"namespace", b"stack_trace"):
+        assert trace not in data, trace
+
+
+def test_a_branch_is_refused() -> None:
+    nothing = helper.make_graph([], "nothing", [], [])
+    node = helper.make_node("If", ["b"], ["y"], then_branch=nothing, else_branch=nothing)
+    inner = helper.make_node("Loop", ["n", "c"], [], body=helper.make_graph([node], "body", [], []))
+    model = helper.make_model(helper.make_graph([inner], "graph", [], []))
+    with pytest.raises(GraphError, match=r"head\.onnx: the graph holds If, Loop, expected none; make the head's sizes Python ints"):
+        check_standard(model, "head.onnx")
+
+
+def test_another_s_operator_is_refused() -> None:
+    node = helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")
+    sizes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    model = helper.make_model(helper.make_graph([node], "graph", sizes[:1], sizes[1:]))
+    with pytest.raises(GraphError, match=r"head\.onnx: the graph holds com\.microsoft\.Gelu, expected operators of ONNX only"):
+        check_standard(model, "head.onnx")
+
+
+def test_named_inputs_and_free_sizes_of_any_module() -> None:
+    class Sum(nn.Module):
+        def forward(self, first: Tensor, second: Tensor) -> Tensor:
+            return first + second
+
+    rows = torch.export.Dim("rows")
+    example = (torch.zeros(3, 2), torch.zeros(3, 2))
+    model = traced(Sum(), example, {"a": {0: rows}, "b": {0: rows}}, ["c"], 18, "sum.onnx")
+    assert [item.name for item in model.graph.input] == ["a", "b"]
+    assert [[dim.dim_param or dim.dim_value for dim in item.type.tensor_type.shape.dim] for item in model.graph.output] == [
+        ["rows", 2]
+    ]
+
+
+# --- example inputs ---
+
+
+def test_example_inputs() -> None:
+    specs = [FeatureSpec("a", 3, (8.0, 16.0)), FeatureSpec("b", 2, (4.0, 4.0))]
+    first, second, boxes = example_inputs(specs, (64, 96), 2, 50, seed=3)
+    assert first.shape == (2, 3, 8, 6)
+    assert second.shape == (2, 2, 16, 24)
+    assert set(boxes[:, 0].tolist()) == {0.0, 1.0}
+    assert (boxes[:, 3:] > boxes[:, 1:3]).all()
+    assert boxes[:, 1:].min() >= 0
+    assert boxes[:, 1:].max() <= 1
+    again = example_inputs(specs, (64, 96), 2, 50, seed=3)
+    assert all(torch.equal(one, other) for one, other in zip((first, second, boxes), again, strict=True))

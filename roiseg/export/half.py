@@ -13,8 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from roiseg.errors import GraphError
-from roiseg.export.onnx import BOXES
-from roiseg.export.variants import read_head, weight_of, write_variant
+from roiseg.export.variants import of_boxes, read_head, write_variant
 
 WIDE = frozenset({"RoiAlign", "Resize", "Range", "CumSum"}) | frozenset(
     {"ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "Pow", "Sqrt", "Reciprocal", "Exp", "Log", "Softmax", "LogSoftmax"}
@@ -62,13 +61,9 @@ class _Halved:
 
     def convert(self) -> None:
         """Rewrite the graph's nodes and initializers."""
-        from_boxes = {BOXES}
-        for node in self._graph.node:
-            computed = [name for name in node.input if name and name not in self._constants]
-            of_boxes = weight_of(node, self._constants) is None and bool(computed) and from_boxes.issuperset(computed)
-            if of_boxes:
-                from_boxes.update(node.output)
-            self._add(node, wide=of_boxes or node.op_type in WIDE or any(map(self._beyond, node.input)))
+        coordinates = of_boxes(self._graph)
+        for place, node in enumerate(self._graph.node):
+            self._add(node, wide=place in coordinates or node.op_type in WIDE or any(map(self._beyond, node.input)))
         for name in self._outputs & set(self._renamed):
             self._nodes.append(helper.make_node("Cast", [self._renamed[name]], [name], f"{name}_to_float", to=TensorProto.FLOAT))
         read = {name for node in self._nodes for name in node.input}

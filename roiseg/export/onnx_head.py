@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from roiseg.errors import GraphError
-from roiseg.export.onnx import BOXES, OUTPUT, feature_input
-from roiseg.extractor.params import Provider
-from roiseg.extractor.session import make_session
 from roiseg.nn.outputs import HeadOutput
+from roiseg.onnx_names import BOXES, OUTPUT, feature_input
+from roiseg.runtime import make_session
+from roiseg.types import Provider
 
 
 class OnnxHead(nn.Module):
@@ -31,7 +31,7 @@ class OnnxHead(nn.Module):
             ProviderError: onnxruntime doesn't take the file, or would run it somewhere else.
         """
         super().__init__()
-        self._session, self.runtime = make_session(path, provider, "float32")
+        self._session, self.runtime = make_session(path, provider, "float32", whole=False)
         self._inputs = [item.name for item in self._session.get_inputs()]
         outputs = [item.name for item in self._session.get_outputs()]
         prefix = feature_input("")

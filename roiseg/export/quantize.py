@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
@@ -21,8 +22,8 @@ from roiseg.batches import Loading, dequantise, whole_batches
 from roiseg.dataset import RoiDataset
 from roiseg.errors import GraphError
 from roiseg.evaluate.infer import pass_sizes
-from roiseg.export.onnx import BOXES, feature_input
-from roiseg.export.variants import WEIGHTED, read_head, weight_of, write_variant
+from roiseg.export.variants import WEIGHTED, of_boxes, read_head, weight_of, write_variant
+from roiseg.onnx_names import BOXES, feature_input
 
 LAST_SHARE = 0.01
 """Share of all weights up to which the last layers stay float32: 8 bits of a logit are steps of some per cent."""
@@ -34,7 +35,7 @@ def make_int8(head: Path, out: Path, calibration: Iterable[Feeds]) -> None:
     """Write the INT8 variant of a head's file: the same inputs and outputs, float32 too.
 
     Quantised are convolutions and products with trained weights, on both sides, to the smallest and largest value that the
-    calibration shows; ROI align, norms, softmax, all that depends on the boxes alone and the last layers stay float32.
+    calibration shows; ROI align, norms, softmax, what is computed from boxes and the last layers stay float32.
 
     Args:
         head: file of `export_head`, float32.
@@ -45,6 +46,8 @@ def make_int8(head: Path, out: Path, calibration: Iterable[Feeds]) -> None:
         GraphError: nothing to calibrate on or to quantise, or the graph isn't one of a head.
     """
     model, feeds = read_head(head), _Feeds(calibration, head)
+    for place, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}_{place}"
     nodes = _quantised(model, head)
     with TemporaryDirectory() as folder:
         # onnxruntime writes beside what it reads.
@@ -66,7 +69,8 @@ def make_int8(head: Path, out: Path, calibration: Iterable[Feeds]) -> None:
             extra_options={"ActivationSymmetric": True},
         )
         quantised = onnx.load(made)
-    _compact(quantised)
+    _halve_planes(quantised.graph)
+    _compact(quantised.graph)
     write_variant(head, quantised, out, {"precision": "int8", "calibration": {"method": "minmax", "passes": feeds.given}})
 
 
@@ -91,17 +95,12 @@ class _Feeds(CalibrationDataReader):  # type: ignore[misc] # onnxruntime is unty
 
 
 def _quantised(model: onnx.ModelProto, path: Path) -> list[str]:
-    """Names of the nodes with weights, without those of the boxes alone and the last ones."""
+    """Names of the nodes with weights, without the last ones and those that read coordinates."""
     constants = {item.name: item for item in model.graph.initializer}
-    sizes: dict[str, int] = {}
-    from_boxes = {BOXES}
-    for node in model.graph.node:
-        computed = [name for name in node.input if name and name not in constants]
-        weight = weight_of(node, constants)
-        if computed and from_boxes.issuperset(computed):
-            from_boxes.update(node.output)
-        elif weight is not None:
-            sizes[node.name] = int(np.prod(weight.dims))
+    coordinates = {name for place in of_boxes(model.graph) for name in model.graph.node[place].output} | {BOXES}
+    nodes = [node for node in model.graph.node if node.input and node.input[0] not in coordinates]
+    weights = {node.name: weight_of(node, constants) for node in nodes}
+    sizes = {name: int(np.prod(item.dims)) for name, item in weights.items() if item is not None}
     spare = LAST_SHARE * sum(sizes.values())
     for name in _last(model.graph, sizes):
         spare -= sizes[name]
@@ -132,9 +131,26 @@ def _last(graph: onnx.GraphProto, weighted: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def _compact(model: onnx.ModelProto) -> None:
+def _halve_planes(graph: onnx.GraphProto) -> None:
+    """Keep planes that every ROI sees alike in float16: where each cell lies is read in steps of 8 bits anyway."""
+    readers: dict[str, set[str]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, set()).add(node.op_type)
+    nodes = []
+    for item in graph.initializer:
+        if item.data_type == TensorProto.FLOAT and readers.get(item.name) == {"Expand"}:
+            name = item.name
+            item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item).astype(np.float16), f"{name}_half"))
+            nodes.append(helper.make_node("Cast", [item.name], [name], to=TensorProto.FLOAT))
+    nodes += graph.node
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _compact(graph: onnx.GraphProto) -> None:
     """Merge equal constants, and shorten the names that quantisation adds: in a small head they weigh as much as a layer."""
-    graph, first, same = model.graph, dict[bytes, str](), dict[str, str]()
+    first, same = dict[bytes, str](), dict[str, str]()
     for item in graph.initializer:
         name, item.name = item.name, ""
         same[name] = first.setdefault(item.SerializeToString(deterministic=True), name)

@@ -13,9 +13,9 @@ from roiseg.batches import Loading
 from roiseg.dataset import RoiDataset
 from roiseg.errors import GraphError
 from roiseg.evaluate.infer import Score, predictions
-from roiseg.export.onnx import METADATA_KEY
 from roiseg.export.onnx_head import OnnxHead
 from roiseg.files import write_bytes
+from roiseg.onnx_names import BOXES, METADATA_KEY
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators that hold weights."""
@@ -29,6 +29,19 @@ IMAGES = 4
 def weight_of(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> onnx.TensorProto | None:
     """The trained weight of a node; None where it has none, such as a product of two activations."""
     return constants.get(node.input[1]) if node.op_type in WEIGHTED else None
+
+
+def of_boxes(graph: onnx.GraphProto) -> set[int]:
+    """Positions of the nodes whose results are made of the boxes' values alone, and hold no weights."""
+    constants = {item.name: item for item in graph.initializer}
+    tensors, found = {BOXES}, set[int]()
+    for place, node in enumerate(graph.node):
+        computed = [name for name in node.input if name and name not in constants]
+        # How many boxes there are is no value of theirs.
+        if computed and tensors.issuperset(computed) and weight_of(node, constants) is None and node.op_type != "Shape":
+            tensors.update(node.output)
+            found.add(place)
+    return found
 
 
 def read_head(path: Path) -> onnx.ModelProto:

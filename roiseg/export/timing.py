@@ -3,8 +3,9 @@
 import logging
 import resource
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,9 @@ logger = logging.getLogger(__name__)
 Inputs = tuple[Tensor, ...]
 
 
-def measure(head: nn.Module, specs: Sequence[FeatureSpec], input_hw: HW, path: Path) -> dict[str, Any]:
+def measure(
+    head: nn.Module, specs: Sequence[FeatureSpec], input_hw: HW, path: Path, variants: Mapping[str, Path] = MappingProxyType({})
+) -> dict[str, Any]:
     """Milliseconds at each of `ROI_COUNTS`, and memory.
 
     Args:
@@ -37,19 +40,29 @@ def measure(head: nn.Module, specs: Sequence[FeatureSpec], input_hw: HW, path: P
         specs: its layers, in order.
         input_hw: size of the network input.
         path: the exported file.
+        variants: smaller files of it, such as fp16 -> file.
 
     Returns:
-        `torch` and `onnxruntime`: device -> `ms_1_roi` and so on, with `peak_mib_*` of torch on CUDA, weights included; the
-        threads, versions and GPU that they belong to; and `process_peak_mib`, the most that this process has had in memory so far.
+        `torch` and `onnxruntime`: device -> `ms_1_roi` and so on, with `peak_mib_*` of torch on CUDA, weights included; of each
+        variant `onnxruntime_{name}`: device -> the same, with `ratio_1_roi` and so on to what onnxruntime takes for the exported
+        file; the threads, versions and GPU that they belong to; and `process_peak_mib`, the most that this process has had in
+        memory so far.
     """
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     given = {rois: example(specs, input_hw, rois) for rois in ROI_COUNTS}
-    with progress("timing", len(devices) * ENGINES * len(ROI_COUNTS)) as tick:
+    with progress("timing", len(devices) * (ENGINES + len(variants)) * len(ROI_COUNTS)) as tick:
         in_torch = {device: _in_torch(head, specs, given, torch.device(device), tick) for device in devices}
         in_onnxruntime = {device: _in_onnxruntime(path, specs, given, device, tick) for device in devices}
+        smaller = {
+            f"onnxruntime_{name}": {
+                device: _beside(_in_onnxruntime(file, specs, given, device, tick), in_onnxruntime[device]) for device in devices
+            }
+            for name, file in variants.items()
+        }
     return {
         "torch": in_torch,
         "onnxruntime": in_onnxruntime,
+        **smaller,
         "threads": torch.get_num_threads(),
         "versions": {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
         "gpu": torch.cuda.get_device_name() if "cuda" in devices else None,
@@ -99,6 +112,14 @@ def _in_onnxruntime(
         found[of_rois("ms", rois)] = _ms(_bound(session, specs, inputs, device), torch.device(device))
         tick()
     return found
+
+
+def _beside(times: dict[str, float] | None, whole: dict[str, float] | None) -> dict[str, float] | None:
+    """Times with their ratios to those of the float32 file."""
+    if times is None or whole is None:
+        return times
+    ratios = {of_rois("ratio", rois): times[of_rois("ms", rois)] / whole[of_rois("ms", rois)] for rois in ROI_COUNTS}
+    return times | {name: round(ratio, 3) for name, ratio in ratios.items()}
 
 
 def _bound(

@@ -14,6 +14,7 @@ from roiseg.dataset import RoiDataset
 from roiseg.errors import GraphError
 from roiseg.evaluate.infer import Score, predictions
 from roiseg.export.onnx_head import OnnxHead
+from roiseg.extractor.graph import load_graph
 from roiseg.files import write_bytes
 from roiseg.onnx_names import BOXES, METADATA_KEY
 
@@ -48,12 +49,9 @@ def read_head(path: Path) -> onnx.ModelProto:
     """A head's file.
 
     Raises:
-        GraphError: no ONNX, or without the metadata of `export_head`.
+        GraphError: missing, no ONNX, or without the metadata of `export_head`.
     """
-    try:
-        model = onnx.load(path)
-    except (OSError, ValueError) as error:
-        raise GraphError(f"{path}: can't be read as ONNX ({error}); run `dvc repro export` again") from error
+    model = load_graph(path)
     if METADATA_KEY not in {item.key for item in model.metadata_props}:
         raise GraphError(f"{path}: has no metadata {METADATA_KEY!r}; a variant is made of a file that `dvc repro export` wrote")
     return model

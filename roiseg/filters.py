@@ -49,7 +49,7 @@ class FilterParams(Section):
     Attributes:
         kind: `fast`: a Gaussian that stops at edges; `edge_preserving`: the guided filter; `binary_mask`: a Gaussian that stops at
             edges less, then a threshold; `morphological`: opening, Gaussian, closing, threshold.
-        preset: sets kernel size, sigma and iterations in one (`PRESETS`), and the guided filter's radius to the same window.
+        preset: sets kernel size, sigma and iterations in one (`PRESETS`); of the guided filter radius and epsilon.
         kernel_size: side of the Gaussian's window in pixels, odd; larger smooths more and takes longer.
         sigma_spatial: the Gaussian's sigma in pixels; below 1 details stay, above 2 they go.
         sigma_range: differences of the map's values that still count as noise; above them is an edge.
@@ -96,11 +96,15 @@ DEFAULTS: Mapping[Kind, Mapping[str, float]] = {
 """Kind -> its keys and their published values."""
 
 PRESETS: Mapping[Strength, Mapping[str, float]] = {
-    "light": {"kernel_size": 5, "sigma_spatial": 1.0, "iterations": 1, "radius": 2},
-    "balanced": {"kernel_size": 7, "sigma_spatial": 1.5, "iterations": 2, "radius": 3},
-    "strong": {"kernel_size": 9, "sigma_spatial": 2.5, "iterations": 3, "radius": 4},
+    "light": {"kernel_size": 5, "sigma_spatial": 1.0, "iterations": 1, "radius": 2, "epsilon": 0.01},
+    "balanced": {"kernel_size": 7, "sigma_spatial": 1.5, "iterations": 2, "radius": 3, "epsilon": 0.02},
+    "strong": {"kernel_size": 9, "sigma_spatial": 2.5, "iterations": 3, "radius": 4, "epsilon": 0.04},
 }
-"""The published presets; a kind takes of them what it has."""
+"""Kernel, sigma and iterations are the published ones; a kind takes what it has.
+
+The guided filter has none of them: it takes the same window, and an epsilon that grows, since a wider window alone holds more edges
+and so changes less.
+"""
 
 
 def reflect(maps: Tensor, radius: int, axis: int) -> Tensor:

@@ -8,6 +8,7 @@ import ctypes
 import importlib
 import logging
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -25,12 +26,16 @@ _STATE = onnxruntime.capi.onnxruntime_pybind11_state
 
 ORT_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
+    UnicodeDecodeError,  # where its message quotes the bytes of a damaged file
     *(item for item in vars(_STATE).values() if isinstance(item, type) and issubclass(item, Exception)),
 )
 """All that onnxruntime raises: its exceptions share no base but `Exception`."""
 
 _GRAPH_ERRORS = (_STATE.InvalidProtobuf, _STATE.InvalidGraph, _STATE.NoSuchFile, _STATE.NotImplemented, _STATE.InvalidArgument)
 """Those that lie with the file wherever it should run; on the processor, which is always there, every error does."""
+
+_EXTERNAL = re.compile(r"external (data|initializer)", re.IGNORECASE)
+"""Words for weights in other files, for which onnxruntime has no error of their own."""
 
 _DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 
@@ -202,9 +207,16 @@ def _session_on(
             str(model) if isinstance(model, Path) else model,
             sess_options=_options(chosen, side_by_side, whole=whole),
             providers=settings,
+            # Its own second try elsewhere would be announced on stdout, and then refused here.
+            enable_fallback=0,
         )
     except ORT_ERRORS as error:
         text = f"onnxruntime {onnxruntime.__version__}"
+        if _EXTERNAL.search(str(error)):
+            raise GraphError(
+                f"{name}: {text} can't take the weights that it keeps in other files: {error}; expected whole files in the folder "
+                "of the ONNX or below: put copies of them there, or export it as one file"
+            ) from error
         if chosen == "cpu" or isinstance(error, _GRAPH_ERRORS):
             raise GraphError(f"{name}: {text} can't read it: {error}; is the file whole? Fetch or export it again") from error
         raise ProviderError(f"{name}: {text} can't make a session on {chosen!r}: {error}") from error

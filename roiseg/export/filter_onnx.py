@@ -13,10 +13,10 @@ from onnx import helper
 
 from roiseg.errors import ParityError, UnwritableError
 from roiseg.export.trace import trace
-from roiseg.extractor.graph import METADATA_KEY
-from roiseg.extractor.session import make_session
 from roiseg.files import write_bytes
 from roiseg.filters import Filter, FilterParams, Threshold, build_filter
+from roiseg.onnx_names import METADATA_KEY
+from roiseg.runtime import make_session
 
 INPUT, OUTPUT = "input", "output"
 TOLERANCE = 1e-5

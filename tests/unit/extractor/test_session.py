@@ -70,8 +70,13 @@ class _Session:
     """A session that runs on the processor whatever was asked for, as onnxruntime does when its CUDA libraries don't load."""
 
     def __init__(
-        self, _model: object, sess_options: onnxruntime.SessionOptions, providers: list[tuple[str, dict[str, str]]]
+        self,
+        _model: object,
+        sess_options: onnxruntime.SessionOptions,
+        providers: list[tuple[str, dict[str, str]]],
+        enable_fallback: int,
     ) -> None:
+        assert not enable_fallback
         self.options, self.providers = sess_options, providers
 
     def get_providers(self) -> list[str]:

@@ -214,8 +214,8 @@ def _session_on(
         text = f"onnxruntime {onnxruntime.__version__}"
         if _EXTERNAL.search(str(error)):
             raise GraphError(
-                f"{name}: {text} can't take the weights that it keeps in other files: {error}; expected whole files in the folder "
-                "of the ONNX or below: put copies of them there, or export it as one file"
+                f"{name}: {text} can't take the weights that it keeps in other files: {str(error).strip()}; expected whole "
+                "files in the folder of the ONNX or below: put copies of them there, or export it as one file"
             ) from error
         if chosen == "cpu" or isinstance(error, _GRAPH_ERRORS):
             raise GraphError(f"{name}: {text} can't read it: {error}; is the file whole? Fetch or export it again") from error

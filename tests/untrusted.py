@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 SECRET = np.arange(4 * 3 * 4 * 4, dtype=np.float32).reshape(4, 3, 4, 4)
 """What lies outside the folder."""
@@ -56,21 +56,5 @@ def keep_outside(path: Path, name: str, place: str) -> Path:
             place = place.format(outside=path.parent.parent / "secret.bin")
             for key, value in (("location", place), ("offset", "0"), ("length", str(SECRET.nbytes))):
                 tensor.external_data.add(key=key, value=value)
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
-def small_model(path: Path, metadata: str = "") -> Path:
-    """A convolution by `stem.weight`, with metadata under `roiseg`."""
-    weight = onnx.numpy_helper.from_array(SECRET, "stem.weight")
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["x", "stem.weight"], ["y"])],
-        "small",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4, "k", "l"])],
-        [weight],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    helper.set_model_props(model, {"roiseg": metadata})
     path.write_bytes(model.SerializeToString())
     return path

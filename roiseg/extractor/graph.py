@@ -60,15 +60,8 @@ def load_graph(path: Path) -> onnx.ModelProto:
 
 
 def _load_weights(model: onnx.ModelProto, path: Path) -> None:
-    named = sorted(
-        {
-            entry.value
-            for tensor in model.graph.initializer
-            if uses_external_data(tensor)
-            for entry in tensor.external_data
-            if entry.key == "location"
-        }
-    )
+    apart = [tensor for tensor in model.graph.initializer if uses_external_data(tensor)]
+    named = sorted({entry.value for tensor in apart for entry in tensor.external_data if entry.key == "location"})
     try:
         load_external_data_for_model(model, str(path.parent))
     except (onnx.checker.ValidationError, ValueError, OSError) as error:
@@ -77,6 +70,9 @@ def _load_weights(model: onnx.ModelProto, path: Path) -> None:
             f"{path}: keeps weights in {shown or 'another file'}, which can't be taken ({error}); expected plain files in "
             f"{path.parent} or below, no links: put copies of them there, or export the detector as one file"
         ) from error
+    for tensor in apart:
+        # Said or not, it means the same, but the bytes of the cut would tell how the weights came.
+        tensor.ClearField("data_location")
 
 
 def read_metadata(model: onnx.ModelProto, path: Path) -> CutGraph:

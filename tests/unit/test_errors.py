@@ -26,6 +26,7 @@ BUILTIN = {
     "ResultsError": ValueError,
     "TrainingError": RuntimeError,
     "PredictionError": ValueError,
+    "FilterError": ValueError,
     "PackageError": ImportError,
     "RunError": LookupError,
     "ParityError": RuntimeError,

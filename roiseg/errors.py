@@ -5,6 +5,7 @@
     ├── AnnotationError(ValueError)        a COCO file: broken, inconsistent, or without people
     ├── MissingImageError(FileNotFoundError)
     ├── ImageReadError(ValueError)         an image that is there but can't be decoded, or has another size
+    ├── PixelsError(ValueError)            an array that is no image as OpenCV reads it
     ├── BoxError(ValueError)               a box that can't be used
     ├── GraphError(ValueError)             an ONNX file: tensor, layout or type
     ├── ProviderError(RuntimeError)        an execution provider or device that isn't there
@@ -19,6 +20,7 @@
     ├── TrainingError(RuntimeError)
     ├── PredictionError(ValueError)        what a head answered, or a file of it
     ├── FilterError(ValueError)            maps that a filter can't take, or a kernel without a middle
+    ├── NoImageError(RuntimeError)         boxes were asked about before an image was set
     ├── PackageError(ImportError)          something was asked for whose package isn't installed
     ├── RunError(LookupError)              a run that is to be compared: not there, or without metrics
     └── ParityError(RuntimeError)          an exported model that disagrees with its source
@@ -45,6 +47,10 @@ class MissingImageError(RoisegError, FileNotFoundError):
 
 class ImageReadError(RoisegError, ValueError):
     """Raised when an image file can't be decoded whole, or isn't of the size its annotation says."""
+
+
+class PixelsError(RoisegError, ValueError):
+    """Raised when an array isn't an image of 8 bits a channel in blue, green and red."""
 
 
 class BoxError(RoisegError, ValueError):
@@ -101,6 +107,10 @@ class PredictionError(RoisegError, ValueError):
 
 class FilterError(RoisegError, ValueError):
     """Raised when a filter is given something else than maps, or a kernel of even size."""
+
+
+class NoImageError(RoisegError, RuntimeError):
+    """Raised when a predictor is asked about boxes and has no image to look at."""
 
 
 class PackageError(RoisegError, ImportError):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from roiseg.placed import Pasted, Placed
+from roiseg.placed import Pasted, Placed, within
 from roiseg.types import Window
 
 
@@ -30,14 +30,14 @@ def resolve(people: Sequence[Pasted]) -> list[Placed]:
     shape = around.bottom - around.top, around.right - around.left
     best, owner = np.full(shape, -1, dtype=np.float32), np.full(shape, -1, dtype=np.int32)
     for number in filled:
-        person, place = people[number], _inside(people[number].placed.window, around)
+        person, place = people[number], within(people[number].placed.window, around)
         weight = np.where(person.placed.mask, np.float32(person.score) * person.probability, np.float32(-1))
         ahead = weight > best[place]
         best[place][ahead] = weight[ahead]
         owner[place][ahead] = number
     for number in filled:
         window = people[number].placed.window
-        resolved[number] = Placed(window, owner[_inside(window, around)] == number)
+        resolved[number] = Placed(window, owner[within(window, around)] == number)
     return resolved
 
 
@@ -48,12 +48,4 @@ def _around(windows: Sequence[Window]) -> Window:
         max(window.bottom for window in windows),
         min(window.left for window in windows),
         max(window.right for window in windows),
-    )
-
-
-def _inside(window: Window, around: Window) -> tuple[slice, slice]:
-    """Where a window lies in an array that covers another."""
-    return (
-        slice(window.top - around.top, window.bottom - around.top),
-        slice(window.left - around.left, window.right - around.left),
     )

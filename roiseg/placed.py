@@ -54,6 +54,14 @@ def meeting(first: Window, second: Window) -> Window:
     return Window(top, max(min(first.bottom, second.bottom), top), left, max(min(first.right, second.right), left))
 
 
+def within(window: Window, around: Window) -> tuple[slice, slice]:
+    """Where a window lies in an array that covers a larger one."""
+    return (
+        slice(window.top - around.top, window.bottom - around.top),
+        slice(window.left - around.left, window.right - around.left),
+    )
+
+
 def shared_pixels(first: Placed, second: Placed) -> int:
     """How many pixels of the image belong to both."""
     window = meeting(first.window, second.window)

@@ -113,10 +113,11 @@ def engine_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "roiseg" / "tensorrt"
 
 
-def _cuda_options(precision: Precision) -> dict[str, str]:
-    # One fixed batch shape, so the exhaustive search runs once and the choice can't change in the middle of a store.
+def _cuda_options(precision: Precision, *, whole: bool) -> dict[str, str]:
+    # A backbone has one batch shape, so the exhaustive search runs once and the choice can't change in the middle of a store.
+    # Heads see another number of ROIs each time, and would be searched for anew.
     return {
-        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "cudnn_conv_algo_search": "EXHAUSTIVE" if whole else "HEURISTIC",
         "cudnn_conv_use_max_workspace": "1",
         "use_tf32": str(int(precision == "tf32")),
     }
@@ -132,7 +133,7 @@ def _settings(chosen: str, precision: Precision, *, whole: bool) -> list[tuple[s
     if chosen == "cuda":
         if precision == "float16":
             raise ProviderError("extractor.precision is 'float16', which only 'tensorrt' has; use 'float32' or 'tf32' on 'cuda'")
-        return [(PROVIDERS["cuda"], _cuda_options(precision)), *behind]
+        return [(PROVIDERS["cuda"], _cuda_options(precision, whole=whole)), *behind]
     if chosen == "tensorrt":
         folder = engine_folder()
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,7 +145,7 @@ def _settings(chosen: str, precision: Precision, *, whole: bool) -> list[tuple[s
         # What TensorRT has no layer for stays on the GPU.
         return [
             (PROVIDERS["tensorrt"], options),
-            (PROVIDERS["cuda"], _cuda_options("tf32" if precision == "float16" else precision)),
+            (PROVIDERS["cuda"], _cuda_options("tf32" if precision == "float16" else precision, whole=whole)),
             *behind,
         ]
     if precision != "float32":

@@ -39,6 +39,9 @@ Provider = Literal["auto", "cuda", "tensorrt", "cpu"]
 Precision = Literal["float32", "tf32", "float16"]
 """Arithmetic of the convolutions."""
 
+MAX_ROIS = 64
+"""ROIs in one pass of a head, which bounds memory in an image of 289 people."""
+
 StoredType = Literal["float16", "int8"]
 """Types that features are stored in."""
 

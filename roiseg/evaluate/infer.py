@@ -14,11 +14,9 @@ from roiseg.evaluate.baselines import NEVER_CLASS_2, beside
 from roiseg.evaluate.confusion import MaskMetrics
 from roiseg.geometry import Floats
 from roiseg.nn.outputs import HeadOutput
+from roiseg.types import MAX_ROIS
 
 Further = Callable[[int], Floats]
-
-MAX_ROIS = 64
-"""ROIs in one pass of the head, which bounds memory in an image of 289 people."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from roiseg.extractor.images import decode, read_bytes
 from roiseg.files import write_bytes, write_json
 from roiseg.geometry import Floats, cxcywh_to_xyxy, xywh_to_xyxy
 from roiseg.masks import encode_mask
-from roiseg.predict.predictor import BoxFormat, Predictor
+from roiseg.predict.given import BoxFormat
+from roiseg.predict.predictor import Predictor
 
 PERSON = "person"
 """Category whose boxes are taken from a COCO file that has it; from any other file all boxes are."""
@@ -93,7 +94,8 @@ def predict_files(predictor: Predictor, boxes: Mapping[Path, Floats], out: Path)
     results: list[dict[str, Any]] = []
     for number, (image, image_boxes) in enumerate(boxes.items(), start=1):
         pixels = decode(read_bytes(image), str(image))
-        people = predictor(pixels, image_boxes, str(image))
+        (encoded,) = predictor.encode([pixels])
+        people = predictor.masks(encoded, image_boxes, str(image))
         drawn = []
         for position, person in enumerate(people, start=1):
             _write_mask(out / "masks" / f"{image.stem}_{position:03d}.png", person.mask)

@@ -1,107 +1,266 @@
-"""From an image and boxes to full-size masks, by onnxruntime alone.
+"""From an image and boxes to full-size masks, by onnxruntime alone: neither torch nor the training side of roiseg is needed.
 
-Symbols: R people in an image, (H, W) its size.
+Symbols: N images of a batch, R people in an image, (H, W) its size, C channels, (h, w) cells of the mask.
 """
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import onnx
-import torch
-from numpy.typing import NDArray
+import onnxruntime
+from numpy.typing import ArrayLike, NDArray
 
-from roiseg.classes import Bools
-from roiseg.errors import GraphError
-from roiseg.evaluate.pictures import target_mask
-from roiseg.extractor.session import Backbone
-from roiseg.geometry import Floats, check_boxes, clip_boxes, roi_boxes
+from roiseg.classes import Floats32
+from roiseg.errors import GraphError, NoImageError, PredictionError
+from roiseg.extractor.detections import DetectionRule, read_detections
+from roiseg.geometry import Floats, clip_boxes, roi_boxes
 from roiseg.network_input import InputRule, Pixels, as_input, network_image
 from roiseg.onnx_names import BACKBONE_FILE, BOXES, HEAD_FILE, METADATA_KEY, OUTPUT, feature_input
+from roiseg.overlap import resolve
+from roiseg.placed import Pasted, paste_target
+from roiseg.predict.given import BoxFormat, BoxFrame, check_pixels, pixel_boxes
+from roiseg.predict.person import Detections, PersonMask
+from roiseg.predict.smoothing import Smoothing
 from roiseg.runtime import make_session
-from roiseg.types import IMAGE, Provider
-
-BoxFormat = Literal["xyxy", "cxcywh"]
+from roiseg.types import HW, IMAGE, MAX_ROIS, Provider
 
 
 @dataclass(frozen=True)
-class PersonMask:
-    """One person found.
+class Encoded:
+    """What a head may ask of an image, whatever the boxes.
 
     Attributes:
-        mask: (H, W).
-        box_image: (4,) xyxy as given, clipped to the image.
-        score: mean target probability where the target wins, in [0, 1].
+        features: input of the head -> (1, C, H, W) float32.
+        image_hw: (H, W) of the image.
+        detected: (K, 5) of xyxy in the unit frame and score, best first; None where the backbone has no detections.
     """
 
-    mask: Bools
-    box_image: Floats
-    score: float
+    features: Mapping[str, Floats32]
+    image_hw: HW
+    detected: Floats | None
 
 
 class Predictor:
     """The backbone and a head, as `export` wrote them."""
 
-    def __init__(self, folder: Path, provider: Provider = "auto") -> None:
-        """Open `head.onnx` and `backbone.onnx` in a folder.
+    def __init__(self, path: Path, provider: Provider = "auto", *, filter_file: Path | None = None) -> None:
+        """Open a head and the backbone beside it.
 
         Args:
-            folder: such as `models/onnx/default`.
+            path: folder such as `models/onnx/default`, or a head's file in it such as `head.int8.onnx`.
             provider: where to run.
+            filter_file: what `roiseg export-filter` wrote, to smooth masks with; None: masks as the head gives them.
 
         Raises:
-            GraphError: not an exported head.
+            GraphError: not an exported head, or no backbone of its layers beside it.
             ProviderError: the provider isn't there.
         """
-        path = folder / HEAD_FILE
-        if not path.is_file():
-            raise GraphError(f"{path}: no exported head there; run `dvc repro export`, or `dvc pull {folder}`")
-        found = [item.value for item in onnx.load(path, load_external_data=False).metadata_props if item.key == METADATA_KEY]
-        if not found:
-            raise GraphError(f"{path}: has no {METADATA_KEY!r} metadata, expected a head that roiseg exported")
-        self.metadata: dict[str, Any] = json.loads(found[0])
-        self._backbone = Backbone(folder / BACKBONE_FILE, provider, "float32")
-        self._head, _ = make_session(path, provider, "float32", whole=False)
-        self._input = InputRule.from_plain(self.metadata["input"])
+        self._file = path if path.suffix == ".onnx" and not path.is_dir() else path / HEAD_FILE
+        self._head, self.runtime = make_session(self._file, provider, "float32", whole=False)
+        self.metadata = _metadata(self._head, self._file)
+        self._backbone, _ = make_session(self._file.with_name(BACKBONE_FILE), provider, "float32")
+        self._smooth = Smoothing(filter_file, provider) if filter_file else None
+        self._rule = InputRule.from_plain(self.metadata["input"])
+        detections = self.metadata.get("detections")
+        self._detection_rule = DetectionRule(**detections) if detections else None
         self._scales = {name: np.array(values, dtype=np.float32) for name, values in self.metadata["scales"].items()}
+        self._input, self._batch_size = _image_input(self._backbone, self._file.with_name(BACKBONE_FILE))
+        self._outputs = self._wanted_outputs()
+        self._current: Encoded | None = None
 
-    def __call__(self, pixels: Pixels, boxes_image: Floats, what: str = "image") -> list[PersonMask]:
-        """Masks of the people in these boxes.
+    @property
+    def has_detector(self) -> bool:
+        """Whether `detect` has an answer."""
+        return self._detection_rule is not None
+
+    def set_image(self, pixels: Pixels) -> None:
+        """Run the backbone on an image, for any number of calls of `predict`.
 
         Args:
             pixels: (H, W, 3) uint8, BGR.
+
+        Raises:
+            PixelsError: not such an array.
+        """
+        self._current = None
+        (self._current,) = self.encode([pixels])
+
+    def predict(self, boxes: ArrayLike, box_format: BoxFormat = "xyxy", frame: BoxFrame = "pixels") -> list[PersonMask]:
+        """Masks of people in the image that was set.
+
+        Args:
+            boxes: (R, 4).
+            box_format: two corners, or centre and size.
+            frame: `pixels` of the image, or `unit`: shares of its width and height.
+
+        Returns:
+            One for each box, in order.
+
+        Raises:
+            NoImageError: no image was set.
+            BoxError: see `pixel_boxes`.
+            PredictionError: the head's answers aren't numbers.
+        """
+        if self._current is None:
+            raise NoImageError("predict was called before set_image, expected an image first; call set_image(pixels)")
+        return self._people(self._current, pixel_boxes(boxes, self._current.image_hw, box_format, frame, "predict"))
+
+    def encode(self, images: Sequence[Pixels]) -> list[Encoded]:
+        """Run the backbone on several images: on all at once, or in the batches of its own size.
+
+        Args:
+            images: N of (H, W, 3) uint8, BGR; sizes may differ.
+
+        Raises:
+            PixelsError: one of them isn't such an array.
+        """
+        checked = [check_pixels(item, f"image {number}") for number, item in enumerate(images)]
+        size = self._batch_size or len(checked)
+        found: list[Encoded] = []
+        for start in range(0, len(checked), max(size, 1)):
+            found += self._encode_batch(checked[start : start + size], size)
+        return found
+
+    def masks(self, encoded: Encoded, boxes_image: ArrayLike, what: str = "image") -> list[PersonMask]:
+        """Masks of the people in these boxes.
+
+        Args:
+            encoded: an image.
             boxes_image: (R, 4) xyxy, image frame.
             what: what to call the image in messages.
 
-        Raises:
-            BoxError: a box is empty or outside the image.
-        """
-        image_hw = (pixels.shape[0], pixels.shape[1])
-        check_boxes(boxes_image, image_hw, what)
-        if not len(boxes_image):
-            return []
-        clipped = clip_boxes(boxes_image, image_hw)
-        resize = self._input.resizing(image_hw)
-        rois = roi_boxes(resize.boxes_to_unit(clipped), float(self.metadata["roi_padding"]))
-        outputs = self._maps(pixels)
-        feeds: dict[str, NDArray[np.float32]] = {}
-        for name in self.metadata["layers"]:
-            values = outputs[name][:1].astype(np.float32)
-            feeds[feature_input(name)] = values * self._scales[name].reshape(1, -1, 1, 1) if name in self._scales else values
-        feeds[BOXES] = np.concatenate([np.zeros((len(rois), 1)), rois], axis=1).astype(np.float32)
-        (masks,) = self._head.run([OUTPUT], feeds)
-        rois_image = resize.boxes_to_image(rois)
-        people = []
-        for probabilities, roi, box in zip(masks, rois_image, clipped, strict=True):
-            mask, score = target_mask(torch.from_numpy(probabilities), roi, image_hw)
-            people.append(PersonMask(mask, box, score))
-        return people
+        Returns:
+            One for each box, in order; no two share a pixel.
 
-    def _maps(self, pixels: Pixels) -> dict[str, NDArray[Any]]:
-        """What the head may ask for, of one image or more of the same: the detector's layers, and the image itself."""
-        rule = self._input
-        image = network_image(pixels, rule)
-        batch = np.repeat(as_input(image, rule)[None], self._backbone.info.batch_size or 1, axis=0)
-        return self._backbone(batch) | {IMAGE: (image if rule.color == "rgb" else image[::-1])[None]}
+        Raises:
+            BoxError: a box is empty, outside the image, or in another frame.
+            PredictionError: the head's answers aren't numbers.
+        """
+        return self._people(encoded, pixel_boxes(boxes_image, encoded.image_hw, "xyxy", "pixels", what))
+
+    def detect(self, encoded: Encoded) -> Detections:
+        """The people that the detector itself finds.
+
+        Raises:
+            GraphError: it wasn't exported with its detections.
+        """
+        if encoded.detected is None:
+            raise GraphError(
+                f"{self._file.with_name(BACKBONE_FILE)}: has no detections of its own; give boxes, or set extractor.detections "
+                "in params.yaml and run `dvc repro export`"
+            )
+        resize = self._rule.resizing(encoded.image_hw)
+        boxes = clip_boxes(resize.boxes_to_image(encoded.detected[:, :4]), encoded.image_hw)
+        return Detections(boxes, encoded.detected[:, 4])
+
+    def _encode_batch(self, images: Sequence[Pixels], size: int) -> list[Encoded]:
+        """Up to `size` images; a batch that is short is filled up with its first one."""
+        networks = np.stack([network_image(item, self._rule) for item in images])
+        short = size - len(images)
+        batch = as_input(np.concatenate([networks, np.repeat(networks[:1], short, axis=0)]) if short else networks, self._rule)
+        # Asked for no outputs, onnxruntime gives all of them.
+        found = self._backbone.run(self._outputs, {self._input: batch}) if self._outputs else []
+        values = dict(zip(self._outputs, found, strict=True))
+        hws: list[HW] = [(item.shape[0], item.shape[1]) for item in images]
+        detected: Sequence[Floats | None] = [None] * len(images)
+        if self._detection_rule is not None:
+            detected = read_detections(values[self._detection_rule.output], self._detection_rule, hws, self._rule)
+        values[IMAGE] = networks if self._rule.color == "rgb" else networks[:, ::-1]
+        return [
+            Encoded({feature_input(name): self._feature(values[name], name, place) for name in self.metadata["layers"]}, hw, boxes)
+            for place, (hw, boxes) in enumerate(zip(hws, detected, strict=True))
+        ]
+
+    def _feature(self, values: NDArray[Any], layer: str, place: int) -> Floats32:
+        """A layer of one image (1, C, H, W), as the head takes it."""
+        found = values[place : place + 1].astype(np.float32)
+        return found * self._scales[layer].reshape(1, -1, 1, 1) if layer in self._scales else found
+
+    def _people(self, encoded: Encoded, boxes_image: Floats) -> list[PersonMask]:
+        """Checked boxes to masks."""
+        clipped = clip_boxes(boxes_image, encoded.image_hw)
+        pasted = list(self._pasted(encoded, clipped))
+        return [
+            PersonMask(placed, box, person.score, encoded.image_hw)
+            for placed, box, person in zip(resolve(pasted), clipped, pasted, strict=True)
+        ]
+
+    def _pasted(self, encoded: Encoded, boxes_image: Floats) -> Iterator[Pasted]:
+        """Each person alone; up to `MAX_ROIS` go through the head together, as in evaluation."""
+        resize = self._rule.resizing(encoded.image_hw)
+        rois = roi_boxes(resize.boxes_to_unit(boxes_image), float(self.metadata["roi_padding"]))
+        rois_image = resize.boxes_to_image(rois)
+        for start in range(0, len(rois), MAX_ROIS):
+            part = slice(start, start + MAX_ROIS)
+            numbered = np.concatenate([np.zeros((len(rois[part]), 1)), rois[part]], axis=1).astype(np.float32)
+            (masks,) = self._head.run([OUTPUT], {**encoded.features, BOXES: numbered})
+            if not np.isfinite(masks).all():
+                raise PredictionError(
+                    f"{self._file}: the head's probabilities aren't numbers; take another of the head's files, such as {HEAD_FILE}"
+                )
+            for probabilities, roi in zip(masks, rois_image[part], strict=True):
+                person = paste_target(probabilities, roi, encoded.image_hw)
+                yield self._smooth(person, encoded.image_hw) if self._smooth else person
+
+    def _wanted_outputs(self) -> list[str]:
+        """What is asked of the backbone: the head's layers, and detections where they are exported.
+
+        Raises:
+            GraphError: it hasn't got one of them.
+        """
+        wanted = [name for name in self.metadata["layers"] if name != IMAGE]
+        if self._detection_rule is not None:
+            wanted.append(self._detection_rule.output)
+        there = {item.name for item in self._backbone.get_outputs()}
+        missing = [name for name in wanted if name not in there]
+        if missing:
+            raise GraphError(
+                f"{self._file.with_name(BACKBONE_FILE)}: has no output {', '.join(missing)}, which {self._file.name} reads, but "
+                f"{', '.join(sorted(there))}; the two must come from one export: run `dvc repro export`"
+            )
+        return wanted
+
+
+def _metadata(session: onnxruntime.InferenceSession, path: Path) -> dict[str, Any]:
+    """What an exported head says of itself.
+
+    Raises:
+        GraphError: the file isn't one.
+    """
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    expected = f"expected a head that roiseg exported, such as {HEAD_FILE}"
+    if text is None:
+        raise GraphError(f"{path}: has no {METADATA_KEY!r} metadata, {expected}")
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise GraphError(f"{path}: its {METADATA_KEY!r} metadata isn't JSON ({error}), {expected}") from error
+    missing = [key for key in ("layers", "input", "scales", "roi_padding") if key not in found]
+    if missing:
+        raise GraphError(f"{path}: its {METADATA_KEY!r} metadata lacks {', '.join(missing)}, {expected}")
+    wanted = {*(feature_input(name) for name in found["layers"]), BOXES}
+    inputs, outputs = {item.name for item in session.get_inputs()}, {item.name for item in session.get_outputs()}
+    if inputs != wanted or OUTPUT not in outputs:
+        raise GraphError(
+            f"{path}: takes {', '.join(sorted(inputs))} and gives {', '.join(sorted(outputs))}, {expected}, which takes "
+            f"{', '.join(sorted(wanted))} and gives {OUTPUT}"
+        )
+    loaded: dict[str, Any] = found
+    return loaded
+
+
+def _image_input(session: onnxruntime.InferenceSession, path: Path) -> tuple[str, int | None]:
+    """Name of the backbone's input, and the number of images that it takes; None: any.
+
+    Raises:
+        GraphError: it takes something else too.
+    """
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        names = ", ".join(item.name for item in inputs)
+        raise GraphError(f"{path}: takes {names}, expected one image input; take the {BACKBONE_FILE} that `export` wrote")
+    size = inputs[0].shape[0]
+    return inputs[0].name, size if isinstance(size, int) else None

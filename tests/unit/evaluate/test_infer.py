@@ -7,11 +7,11 @@ from head_factory import COMPOSED, fresh_head
 from store_factory import MODEL, Project, shared_project
 
 from roiseg.batches import Loading
-from roiseg.evaluate.infer import MAX_ROIS, pass_sizes, predictions, run_head
+from roiseg.evaluate.infer import pass_sizes, predictions, run_head
 from roiseg.export.onnx import example_inputs
 from roiseg.geometry import Floats
 from roiseg.heads import parse_model
-from roiseg.types import FeatureSpec
+from roiseg.types import MAX_ROIS, FeatureSpec
 
 SPECS = {"layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)), "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0))}
 

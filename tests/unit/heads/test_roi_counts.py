@@ -21,6 +21,7 @@ from roiseg.losses import LossParams, MaskLoss, needed_aux
 from roiseg.losses.outputs import READERS
 from roiseg.nn.outputs import HeadOutput
 from roiseg.params import overlay
+from roiseg.types import MAX_ROIS
 
 MOST = 289
 """People in the image of COCO that has the most (spec 24.3)."""
@@ -106,7 +107,7 @@ def test_all_people_of_an_image_are_evaluated_in_bounded_parts(family: str, monk
     with torch.no_grad():
         found = head_outputs(head, features, boxes, ("bg_fg",))
         assert sum(asked) == MOST
-        assert max(asked) <= infer.MAX_ROIS < MOST
+        assert max(asked) <= MAX_ROIS < MOST
         monkeypatch.setattr(infer, "MAX_ROIS", MOST)
         whole = head_outputs(head, features, boxes, ("bg_fg",))
     assert asked[-1] == MOST

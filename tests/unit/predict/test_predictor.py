@@ -1,31 +1,35 @@
-"""Tests of roiseg.predict: boxes as text and JSON, masks as `evaluate` makes them, files, and errors that say what to do."""
+"""Tests of roiseg.predict: masks as `evaluate` makes them, the backbone once for many boxes, and errors that say what to do."""
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
 from store_factory import MODEL, Exported, make_project, run_export, shared_export
 
 from roiseg.batches import Loading
-from roiseg.errors import BoxError, GraphError, ImageReadError, MissingImageError
+from roiseg.errors import BoxError, GraphError, NoImageError, PredictionError
 from roiseg.evaluate.infer import predictions
 from roiseg.evaluate.measures import measure
 from roiseg.evaluate.results import mask_result
-from roiseg.geometry import Floats, xywh_to_xyxy
+from roiseg.geometry import xywh_to_xyxy, xyxy_to_cxcywh
+from roiseg.overlap import resolve
+from roiseg.placed import Pasted, Placed
 from roiseg.predict import PersonMask, Predictor
-from roiseg.predict.files import parse_boxes, predict_files
-from roiseg.predict.predictor import BoxFormat
+from roiseg.predict import predictor as module
 
-PICTURE = Path("picture.png")
+BOXES = np.array([[5.0, 6.0, 40.0, 45.0], [30.0, 2.0, 69.5, 49.0], [0.0, 0.0, 20.0, 20.0]])
+"""In an image of 50 x 70 pixels; the first two overlap."""
 
 
 @pytest.fixture(scope="module")
@@ -38,68 +42,37 @@ def predictor(exported: Exported) -> Predictor:
     return Predictor(exported.folder, "cpu")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pixels() -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
 
 
-def val_images(exported: Exported) -> list[Path]:
-    return [exported.project.image("val", str(item["file_name"])) for item in exported.project.people("val").images]
+class Counted:
+    """A session that counts its runs."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self.session, self.sizes = session, list[int]()
+
+    def run(self, names: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        self.sizes.append(len(list(feeds.values())[-1]))
+        found: list[NDArray[Any]] = self.session.run(names, feeds)
+        return found
+
+
+def assert_same(first: Sequence[PersonMask], second: Sequence[PersonMask]) -> None:
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one.mask, other.mask)
+        np.testing.assert_array_equal(one.box_image, other.box_image)
+        assert one.score == other.score
 
 
 # --- masks ---
 
 
-def test_masks_have_the_size_of_the_image(predictor: Predictor, pixels: NDArray[np.uint8]) -> None:
-    generator = np.random.default_rng(1)
-    corner = generator.uniform(0, 30, (12, 2))
-    boxes = np.concatenate([corner, corner + generator.uniform(10, 20, (12, 2))], axis=1)
-    people = predictor(pixels, boxes)
-    assert len(people) == 12
-    assert {person.mask.shape for person in people} == {(50, 70)}
-    found = [(person, box) for person, box in zip(people, boxes.tolist(), strict=True) if person.mask.any()]
-    assert len(found) > 3, "the head is random, yet it finds somebody"
-    for person, (x0, y0, x1, y1) in found:
-        rows, columns = np.nonzero(person.mask)
-        assert y0 - 0.5 <= rows.min()
-        assert rows.max() + 0.5 <= y1
-        assert x0 - 0.5 <= columns.min()
-        assert columns.max() + 0.5 <= x1
-        assert 1 / 3 < person.score <= 1
-
-
-def test_boxes_are_answered_in_order_and_alone(predictor: Predictor, pixels: NDArray[np.uint8]) -> None:
-    boxes = np.array([[5.0, 6.0, 40.0, 45.0], [30.0, 2.0, 69.5, 49.0], [0.0, 0.0, 20.0, 20.0]])
-    together = predictor(pixels, boxes)
-    for number in (2, 0, 1):
-        (alone,) = predictor(pixels, boxes[number : number + 1])
-        np.testing.assert_array_equal(alone.mask, together[number].mask)
-        np.testing.assert_array_equal(alone.box_image, boxes[number])
-
-
-def test_boxes_are_clipped_to_the_image(predictor: Predictor, pixels: NDArray[np.uint8]) -> None:
-    (over,) = predictor(pixels, np.array([[-10.0, 5.0, 90.0, 60.0]]))
-    (inside,) = predictor(pixels, np.array([[0.0, 5.0, 70.0, 50.0]]))
-    np.testing.assert_array_equal(over.mask, inside.mask)
-    np.testing.assert_array_equal(over.box_image, [0, 5, 70, 50])
-
-
-def test_no_boxes_no_masks(predictor: Predictor, pixels: NDArray[np.uint8]) -> None:
-    assert predictor(pixels, np.zeros((0, 4))) == []
-
-
-@pytest.mark.parametrize(
-    ("box", "message"),
-    [
-        ([80.0, 5.0, 90.0, 20.0], r"here: box 0 is \(80, 5, 90, 20\), which lies outside the image of 70x50 pixels"),
-        ([40.0, 5.0, 20.0, 30.0], r"here: box 0 is \(40, 5, 20, 30\), expected x0 < x1 .* \(xyxy or cxcywh\)\?"),
-        ([10.0, 5.0, 10.0, 30.0], r"expected x0 < x1"),
-        ([10.0, float("nan"), 30.0, 30.0], r"expected finite numbers"),
-    ],
-)
-def test_bad_boxes(predictor: Predictor, pixels: NDArray[np.uint8], box: list[float], message: str) -> None:
-    with pytest.raises(BoxError, match=message):
-        predictor(pixels, np.array([box]), "here")
+def answers(predictor: Predictor, pixels: NDArray[np.uint8], boxes: NDArray[np.float64]) -> list[PersonMask]:
+    (encoded,) = predictor.encode([pixels])
+    return predictor.masks(encoded, boxes)
 
 
 def both_ways(exported: Exported, predictor: Predictor) -> Iterator[tuple[PersonMask, dict[str, Any]]]:
@@ -120,7 +93,7 @@ def both_ways(exported: Exported, predictor: Predictor) -> Iterator[tuple[Person
     assert expected
     for result in expected:
         pixels = np.asarray(cv2.imread(str(project.image("val", names[result["image_id"]]))), dtype=np.uint8)
-        (person,) = predictor(pixels, xywh_to_xyxy(np.array([boxes[result["annotation_id"]]])))
+        (person,) = answers(predictor, pixels, xywh_to_xyxy(np.array([boxes[result["annotation_id"]]])))
         yield person, result
 
 
@@ -141,150 +114,198 @@ def test_a_head_that_reads_the_image(tmp_path: Path) -> None:
         assert (person.mask != coco_mask.decode(result["segmentation"]).astype(bool)).mean() < 0.01
 
 
-# --- boxes as text ---
+def test_masks_lie_in_their_boxes(predictor: Predictor, pixels: NDArray[np.uint8]) -> None:
+    generator = np.random.default_rng(1)
+    corner = generator.uniform(0, 30, (12, 2))
+    people = answers(predictor, pixels, np.concatenate([corner, corner + generator.uniform(10, 20, (12, 2))], axis=1))
+    assert {person.mask.shape for person in people} == {(50, 70)}
+    found = [person for person in people if person.mask.any()]
+    assert len(found) > 3, "the head is random, yet it finds somebody"
+    for person in found:
+        rows, columns = np.nonzero(person.mask)
+        x0, y0, x1, y1 = person.box_image.tolist()
+        assert y0 - 0.5 <= rows.min() <= rows.max() + 0.5 <= y1
+        assert x0 - 0.5 <= columns.min() <= columns.max() + 0.5 <= x1
+        assert 0 < person.score <= 1
 
 
-def test_typed_boxes_of_both_formats_are_equal() -> None:
-    corners = parse_boxes("10,20,110,220; 30,40,90,200;", [PICTURE], "xyxy")
-    centres = parse_boxes("60,120,100,200;60,120,60,160", [PICTURE], "cxcywh")
-    np.testing.assert_array_equal(corners[PICTURE], [[10, 20, 110, 220], [30, 40, 90, 200]])
-    np.testing.assert_array_equal(corners[PICTURE], centres[PICTURE])
+def test_a_pixel_belongs_to_one_person(predictor: Predictor, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = [answers(predictor, pixels, BOXES[number : number + 1])[0] for number in range(3)]
+    claims = np.sum([person.mask for person in alone], axis=0)
+    assert claims.max() > 1, "the case has to be there"
+    together = answers(predictor, pixels, BOXES)
+    owners = np.sum([person.mask for person in together], axis=0)
+    np.testing.assert_array_equal(owners, np.minimum(claims, 1))
+    asked: list[Sequence[Pasted]] = []
+
+    def listening(people: Sequence[Pasted]) -> list[Placed]:
+        asked.append(people)
+        return resolve(people)
+
+    monkeypatch.setattr(module, "resolve", listening)
+    assert_same(answers(predictor, pixels, BOXES), together)
+    for person, mine, pasted in zip(together, alone, asked[0], strict=True):
+        np.testing.assert_array_equal(pasted.placed.whole((50, 70)), mine.mask)
+        assert person.score == mine.score == pasted.score
 
 
-@pytest.mark.parametrize("text", ["1,2,3", "1,2,3,4,5", "a,b,c,d", "1,2;3,4", "1,2,3,4,5,6,7,8", "1 2 3 4", "1,2,3,4;5"])
-def test_malformed_text(text: str) -> None:
-    with pytest.raises(BoxError, match="expected four numbers a box, as in"):
-        parse_boxes(text, [PICTURE], "xyxy")
+def test_boxes_are_clipped_to_the_image(predictor: Predictor, pixels: NDArray[np.uint8]) -> None:
+    (over,) = answers(predictor, pixels, np.array([[-10.0, 5.0, 90.0, 60.0]]))
+    (inside,) = answers(predictor, pixels, np.array([[0.0, 5.0, 70.0, 50.0]]))
+    assert_same([over], [inside])
 
 
-def test_typed_boxes_for_several_images() -> None:
-    with pytest.raises(BoxError, match=r"typed boxes go with one image, got 2; give a COCO JSON"):
-        parse_boxes("1,2,3,4", [PICTURE, Path("b.png")], "xyxy")
+def test_no_boxes_no_masks(predictor: Predictor, pixels: NDArray[np.uint8]) -> None:
+    assert answers(predictor, pixels, np.zeros((0, 4))) == []
+    predictor.set_image(pixels)
+    assert predictor.predict([]) == []
+    assert predictor.encode([]) == []
 
 
-# --- boxes as JSON ---
+def test_crowds_go_through_the_head_in_passes(
+    predictor: Predictor, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes = np.repeat(BOXES, 22, axis=0)[:65]
+    head = Counted(predictor._head)
+    monkeypatch.setattr(predictor, "_head", head)
+    people = answers(predictor, pixels, boxes)
+    assert head.sizes == [64, 1]
+    monkeypatch.setattr(module, "MAX_ROIS", 30)
+    assert_same(answers(predictor, pixels, boxes), people)
+    assert head.sizes[2:] == [30, 30, 5]
 
 
-def write(path: Path, value: object) -> str:
-    path.write_text(json.dumps(value))
-    return str(path)
+# --- one image, many boxes ---
 
 
-def test_coco_annotations(tmp_path: Path) -> None:
-    data = {
-        "images": [{"id": 4, "file_name": "b.png"}, {"id": 9, "file_name": "a.png"}],
-        "annotations": [
-            {"image_id": 9, "bbox": [1, 2, 10, 20]},
-            {"image_id": 4, "bbox": [0, 0, 5, 5]},
-            {"image_id": 9, "bbox": [3, 3, 4, 4], "iscrowd": 1},
-            {"image_id": 9, "bbox": [5, 6, 7, 8], "iscrowd": 0},
-        ],
-    }
-    text = write(tmp_path / "boxes.json", data)
-    formats: tuple[BoxFormat, ...] = ("xyxy", "cxcywh")
-    for box_format in formats:
-        found = parse_boxes(text, [Path("x/a.png"), Path("b.png")], box_format)
-        np.testing.assert_array_equal(found[Path("x/a.png")], [[1, 2, 11, 22], [5, 6, 12, 14]])
-        np.testing.assert_array_equal(found[Path("b.png")], [[0, 0, 5, 5]])
+def test_an_image_is_encoded_once(predictor: Predictor, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, alone = answers(predictor, pixels, BOXES), answers(predictor, pixels, BOXES[2:])
+    backbone = Counted(predictor._backbone)
+    monkeypatch.setattr(predictor, "_backbone", backbone)
+    predictor.set_image(pixels)
+    for _ in range(2):
+        assert_same(predictor.predict(BOXES), expected)
+    assert_same(predictor.predict(BOXES[2:].tolist()), alone)
+    assert backbone.sizes == [1]
+    predictor.set_image(pixels[:, ::-1])
+    assert backbone.sizes == [1, 1]
+    assert any((one.mask != other.mask).any() for one, other in zip(predictor.predict(BOXES), expected, strict=True))
 
 
-def test_coco_results_with_file_names(tmp_path: Path) -> None:
-    text = write(tmp_path / "boxes.json", [{"file_name": "a.png", "bbox": [1, 2, 3, 4]}, {"bbox": [0, 0, 1, 1]}])
-    np.testing.assert_array_equal(parse_boxes(text, [Path("a.png")], "xyxy")[Path("a.png")], [[1, 2, 4, 6]])
+def test_boxes_of_every_format_and_frame(predictor: Predictor, pixels: NDArray[np.uint8]) -> None:
+    predictor.set_image(pixels)
+    expected = predictor.predict(BOXES)
+    size = np.array([70.0, 50.0, 70.0, 50.0])
+    centres = xyxy_to_cxcywh(BOXES)
+    for found in (
+        predictor.predict(centres, "cxcywh"),
+        predictor.predict(BOXES / size, "xyxy", "unit"),
+        predictor.predict(centres / size, "cxcywh", "unit"),
+    ):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one.mask, other.mask)
+            np.testing.assert_allclose(one.box_image, other.box_image)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"images": [], "annotations": []}', r"boxes\.json: has no boxes for picture\.png; expected COCO annotations"),
-        ("[]", r"has no boxes for picture\.png"),
-        ('{"images": [', r"boxes\.json: not valid JSON"),
-        (None, r"boxes\.json: no such file"),
-    ],
-)
-def test_json_that_doesnt_help(tmp_path: Path, content: str | None, message: str) -> None:
-    if content is not None:
-        (tmp_path / "boxes.json").write_text(content)
-    with pytest.raises(BoxError, match=message):
-        parse_boxes(str(tmp_path / "boxes.json"), [PICTURE], "xyxy")
+def test_predict_before_set_image(exported: Exported, pixels: NDArray[np.uint8]) -> None:
+    predictor = Predictor(exported.folder, "cpu")
+    with pytest.raises(NoImageError, match=r"predict was called before set_image, .* call set_image\(pixels\)"):
+        predictor.predict(BOXES)
+    predictor.set_image(pixels)
+    with pytest.raises(ValueError, match="got None"):
+        predictor.set_image(None)  # type: ignore[arg-type]
+    with pytest.raises(NoImageError, match="call set_image"):
+        predictor.predict(BOXES)
 
 
-# --- files ---
+def test_images_of_several_sizes_at_once(predictor: Predictor, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [pixels, np.ascontiguousarray(pixels[:40, :44]), pixels[:, ::-1]]
+    backbone = Counted(predictor._backbone)
+    monkeypatch.setattr(predictor, "_backbone", backbone)
+    together = predictor.encode(images)
+    assert backbone.sizes == [3]
+    box = BOXES[:1]
+    for image, encoded in zip(images, together, strict=True):
+        assert encoded.image_hw == image.shape[:2]
+        assert_same(predictor.masks(encoded, box), answers(predictor, image, box))
 
 
-def test_predict_files(exported: Exported, predictor: Predictor, tmp_path: Path) -> None:
-    images = val_images(exported)[:2]
-    boxes = parse_boxes(str(exported.project.annotations("val")), images, "xyxy")
-    counts = [len(item) for item in boxes.values()]
-    path = predict_files(predictor, boxes, tmp_path)
-    results: list[dict[str, Any]] = json.loads(path.read_text())
-    assert [result["file_name"] for result in results] == [
-        image.name for image, count in zip(images, counts, strict=True) for _ in range(count)
+# --- backbones ---
+
+
+def changed_backbone(exported: Exported, folder: Path, batch: int | None = None, rows: Sequence[Sequence[float]] = ()) -> Path:
+    """The exported folder with a backbone of a fixed batch, or with detections that are always these."""
+    shutil.copytree(exported.folder, folder)
+    backbone = onnx.load(folder / "backbone.onnx")
+    if batch:
+        backbone.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
+    if rows:
+        backbone.graph.initializer.append(numpy_helper.from_array(np.array(rows, dtype=np.float32), "rows"))
+        backbone.graph.node.append(helper.make_node("Identity", ["rows"], ["people"]))
+        backbone.graph.output.append(helper.make_tensor_value_info("people", TensorProto.FLOAT, [None, 7]))
+        with_metadata(folder, {"detections": {"output": "people", "person_class": 0, "min_score": 0.5}})
+    onnx.save(backbone, folder / "backbone.onnx")
+    return folder
+
+
+def with_metadata(folder: Path, changes: Mapping[str, object]) -> None:
+    head = onnx.load(folder / "head.onnx")
+    told = json.loads(head.metadata_props[0].value) | changes
+    helper.set_model_props(head, {"roiseg": json.dumps(told)})
+    onnx.save(head, folder / "head.onnx")
+
+
+def test_a_backbone_of_fixed_batches(
+    exported: Exported, predictor: Predictor, pixels: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed = Predictor(changed_backbone(exported, tmp_path / "fixed", batch=2), "cpu")
+    backbone = Counted(fixed._backbone)
+    monkeypatch.setattr(fixed, "_backbone", backbone)
+    images = [pixels, pixels[::-1], pixels[:, ::-1]]
+    found = fixed.encode(images)
+    assert backbone.sizes == [2, 2]
+    for image, encoded in zip(images, found, strict=True):
+        assert_same(fixed.masks(encoded, BOXES), answers(predictor, image, BOXES))
+
+
+def test_the_detectors_own_people(exported: Exported, pixels: NDArray[np.uint8], tmp_path: Path) -> None:
+    rule = json.loads((exported.folder / "head.json").read_text())["input"]
+    height, width = rule["hw"]
+    rows = [
+        [0, 0, 0.6, 0, 0, width / 2, height],
+        [0, 0, 0.9, width / 2, -5, width, height / 2],
+        [0, 1, 0.9, 0, 0, width, height],
+        [0, 0, 0.4, 0, 0, width, height],
     ]
-    masks = sorted((tmp_path / "masks").iterdir())
-    assert len(masks) == len(results) == sum(counts)
-    for image, image_boxes in boxes.items():
-        pixels = np.asarray(cv2.imread(str(image)))
-        overlay = np.asarray(cv2.imread(str(tmp_path / f"{image.stem}_overlay.png")))
-        assert overlay.shape == pixels.shape
-        assert (overlay != pixels).any()
-        mine = [result for result in results if result["file_name"] == image.name]
-        for number, (result, box) in enumerate(zip(mine, image_boxes.tolist(), strict=True), start=1):
-            drawn = np.asarray(cv2.imread(str(tmp_path / "masks" / f"{image.stem}_{number:03d}.png"), cv2.IMREAD_UNCHANGED))
-            assert set(np.unique(drawn)) <= {0, 255}
-            np.testing.assert_array_equal(coco_mask.decode(result["segmentation"]), drawn // 255)
-            x, y, width, height = result["bbox"]
-            assert [x, y, x + width, y + height] == pytest.approx(box, abs=0.01)
+    detecting = Predictor(changed_backbone(exported, tmp_path / "detecting", rows=rows), "cpu")
+    assert detecting.has_detector
+    (encoded,) = detecting.encode([pixels])
+    found = detecting.detect(encoded)
+    np.testing.assert_allclose(found.boxes_image, [[35, 0, 70, 25], [0, 0, 35, 50]], atol=1e-4)
+    np.testing.assert_allclose(found.scores, [0.9, 0.6], atol=1e-6)
+    assert len(detecting.masks(encoded, found.boxes_image)) == 2
 
 
-def test_predictions_are_coco_results(exported: Exported, predictor: Predictor, tmp_path: Path) -> None:
-    images = val_images(exported)
-    path = predict_files(predictor, parse_boxes(str(exported.project.annotations("val")), images, "xyxy"), tmp_path)
-    truth = COCO()
-    truth.dataset = {
-        "images": [dict(item, id=number) for number, item in enumerate(exported.project.people("val").images, start=1)],
-        "annotations": [],
-        "categories": [{"id": 1, "name": "person"}],
-        "info": {},
-    }
-    truth.createIndex()
-    loaded = truth.loadRes(str(path))
-    assert len(loaded.anns) == len(json.loads(path.read_text()))
-    assert any(loaded.annToMask(item).any() for item in loaded.anns.values())
+def test_a_backbone_without_detections(predictor: Predictor, pixels: NDArray[np.uint8]) -> None:
+    assert not predictor.has_detector
+    (encoded,) = predictor.encode([pixels])
+    with pytest.raises(GraphError, match=r"backbone\.onnx: has no detections of its own; give boxes, or set extractor\.detections"):
+        predictor.detect(encoded)
 
 
-def test_predict_files_again_gives_the_same_bytes(exported: Exported, predictor: Predictor, tmp_path: Path) -> None:
-    image = val_images(exported)[0]
-    boxes: dict[Path, Floats] = {image: np.array([[4.0, 4.0, 30.0, 36.0]])}
-    for name in ("first", "second"):
-        predict_files(predictor, boxes, tmp_path / name)
-    for path in (tmp_path / "first").rglob("*.*"):
-        assert path.read_bytes() == (tmp_path / "second" / path.relative_to(tmp_path / "first")).read_bytes()
+# --- files that don't fit ---
 
 
-def test_missing_and_broken_images(predictor: Predictor, tmp_path: Path) -> None:
-    box: Floats = np.array([[1.0, 1.0, 9.0, 9.0]])
-    with pytest.raises(MissingImageError, match=r"gone\.png"):
-        predict_files(predictor, {tmp_path / "gone.png": box}, tmp_path)
-    (tmp_path / "text.png").write_text("not a picture")
-    with pytest.raises(ImageReadError, match=r"text\.png"):
-        predict_files(predictor, {tmp_path / "text.png": box}, tmp_path)
-
-
-# --- models ---
+def test_another_file_of_the_head(exported: Exported, predictor: Predictor, pixels: NDArray[np.uint8], tmp_path: Path) -> None:
+    shutil.copytree(exported.folder, tmp_path / "head")
+    (tmp_path / "head" / "head.onnx").rename(tmp_path / "head" / "head.int8.onnx")
+    found = answers(Predictor(tmp_path / "head" / "head.int8.onnx", "cpu"), pixels, BOXES)
+    assert_same(found, answers(predictor, pixels, BOXES))
 
 
 def test_no_model_folder(tmp_path: Path) -> None:
-    with pytest.raises(GraphError, match=r"head\.onnx: no exported head there; run `dvc repro export`"):
+    with pytest.raises(GraphError, match=r"gone/head\.onnx: no such ONNX file; run `dvc repro export`"):
         Predictor(tmp_path / "gone", "cpu")
-
-
-def test_a_model_of_something_else(exported: Exported, tmp_path: Path) -> None:
-    model = onnx.load(exported.folder / "head.onnx")
-    del model.metadata_props[:]
-    onnx.save(model, tmp_path / "head.onnx")
-    with pytest.raises(GraphError, match=r"head\.onnx: has no 'roiseg' metadata"):
-        Predictor(tmp_path, "cpu")
 
 
 def test_a_missing_backbone(exported: Exported, tmp_path: Path) -> None:
@@ -293,17 +314,51 @@ def test_a_missing_backbone(exported: Exported, tmp_path: Path) -> None:
         Predictor(tmp_path, "cpu")
 
 
-def test_boxes_of_other_categories_are_left_out(tmp_path: Path) -> None:
-    content = {
-        "images": [{"id": 1, "file_name": "a.jpg"}],
-        "categories": [{"id": 3, "name": "person"}, {"id": 4, "name": "dog"}],
-        "annotations": [
-            {"image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4]},
-            {"image_id": 1, "category_id": 4, "bbox": [5, 6, 7, 8]},
-            {"image_id": 1, "category_id": 3, "bbox": [0, 0, 9, 9], "iscrowd": 1},
-        ],
-    }
-    file = tmp_path / "boxes.json"
-    file.write_text(json.dumps(content))
-    found = parse_boxes(str(file), [Path("a.jpg")], "xyxy")
-    assert found[Path("a.jpg")].tolist() == [[1, 2, 4, 6]]
+def test_models_of_something_else(exported: Exported, tmp_path: Path) -> None:
+    folder = tmp_path / "head"
+    shutil.copytree(exported.folder, folder)
+    with pytest.raises(GraphError, match=r"backbone\.onnx: its 'roiseg' metadata lacks input, scales, roi_padding, expected"):
+        Predictor(folder / "backbone.onnx", "cpu")
+    with_metadata(folder, {"layers": {"layer_9": {}}})
+    with pytest.raises(GraphError, match=r"head\.onnx: takes boxes, features_.* which takes boxes, features_layer_9 and gives"):
+        Predictor(folder, "cpu")
+    head = onnx.load(folder / "head.onnx")
+    head.metadata_props[0].value = "{"
+    onnx.save(head, folder / "head.onnx")
+    with pytest.raises(GraphError, match=r"head\.onnx: its 'roiseg' metadata isn't JSON"):
+        Predictor(folder, "cpu")
+    del head.metadata_props[:]
+    onnx.save(head, folder / "head.onnx")
+    with pytest.raises(GraphError, match=r"head\.onnx: has no 'roiseg' metadata, expected a head that roiseg exported"):
+        Predictor(folder, "cpu")
+    (folder / "head.onnx").write_bytes(b"not an ONNX")
+    with pytest.raises(GraphError, match=r"head\.onnx: onnxruntime \S+ can't read it: .* is the file whole\?"):
+        Predictor(folder, "cpu")
+
+
+def test_a_backbone_of_another_export(exported: Exported, tmp_path: Path) -> None:
+    folder = changed_backbone(exported, tmp_path / "head")
+    with_metadata(folder, {"detections": {"output": "people", "person_class": 0, "min_score": 0.5}})
+    with pytest.raises(GraphError, match=r"backbone\.onnx: has no output people, which head\.onnx reads, .* from one export"):
+        Predictor(folder, "cpu")
+    backbone = onnx.load(folder / "backbone.onnx")
+    backbone.graph.input.append(helper.make_tensor_value_info("layer_3_scale", TensorProto.FLOAT, [1]))
+    onnx.save(backbone, folder / "backbone.onnx")
+    with pytest.raises(GraphError, match=r"backbone\.onnx: takes images, layer_3_scale, expected one image input"):
+        Predictor(folder, "cpu")
+
+
+def test_a_head_that_gives_no_numbers(predictor: Predictor, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def run(self, _names: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+            return [np.full((len(feeds["boxes"]), 3, 4, 4), np.nan, dtype=np.float32)]
+
+    monkeypatch.setattr(predictor, "_head", Broken())
+    with pytest.raises(PredictionError, match=r"head\.onnx: the head's probabilities aren't numbers"):
+        answers(predictor, pixels, BOXES)
+
+
+def test_bad_boxes_are_named_by_their_image(predictor: Predictor, pixels: NDArray[np.uint8]) -> None:
+    (encoded,) = predictor.encode([pixels])
+    with pytest.raises(BoxError, match=r"here: box 0 is \(80, 5, 90, 20\), which lies outside the image of 70x50 pixels"):
+        predictor.masks(encoded, np.array([[80.0, 5.0, 90.0, 20.0]]), "here")

@@ -42,7 +42,7 @@ def load_graph(path: Path) -> onnx.ModelProto:
     Nothing is read that isn't in the folder of the file or below, whatever the file says.
 
     Raises:
-        GraphError: missing, not an ONNX, or with weights that aren't plain files there.
+        GraphError: missing, not an ONNX, damaged, or with weights that aren't plain files there.
     """
     if not path.is_file():
         raise GraphError(f"{path}: no such ONNX file; set extractor.onnx in params.yaml to your detector")
@@ -55,6 +55,13 @@ def load_graph(path: Path) -> onnx.ModelProto:
         raise GraphError(f"{path}: can't be read ({error.strerror}); give yourself the right to") from error
     if not model.graph.node:
         raise GraphError(f"{path}: holds no graph, expected a detector's ONNX")
+    graph = model.graph
+    names = [*(name for node in graph.node for name in (node.op_type, *node.input, *node.output))]
+    names += [item.name for items in (graph.initializer, graph.input, graph.output) for item in items]
+    # Protobuf hands out bytes where a text isn't UTF-8.
+    damaged = [name for name in names if not isinstance(name, str)]
+    if damaged:
+        raise GraphError(f"{path}: {damaged[0]!r} is no name, expected text; is the download whole?")
     _load_weights(model, path)
     return model
 

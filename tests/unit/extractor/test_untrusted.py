@@ -207,6 +207,13 @@ def test_a_graph_that_contradicts_itself(tmp_path: Path) -> None:
         back(source, tmp_path / "out.onnx")
 
 
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    source = make_detector(tmp_path / "d.onnx")
+    source.write_bytes(source.read_bytes().replace(b"stem.bias", b"stem.\xff\xfeas"))
+    with pytest.raises(GraphError, match=r"d\.onnx: b'stem\.\\xff\\xfeas' is no name, expected text; is the download whole\?"):
+        load_graph(source)
+
+
 def test_an_input_of_no_known_type(tmp_path: Path) -> None:
     source = make_detector(tmp_path / "d.onnx")
     model = onnx.load(source)

@@ -230,14 +230,16 @@ def _metadata(session: onnxruntime.InferenceSession, path: Path) -> dict[str, An
     Raises:
         GraphError: the file isn't one.
     """
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     expected = f"expected a head that roiseg exported, such as {HEAD_FILE}"
-    if text is None:
-        raise GraphError(f"{path}: has no {METADATA_KEY!r} metadata, {expected}")
     try:
-        found = json.loads(text)
+        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        found = None if text is None else json.loads(text)
     except ValueError as error:
         raise GraphError(f"{path}: its {METADATA_KEY!r} metadata isn't JSON ({error}), {expected}") from error
+    if text is None:
+        raise GraphError(f"{path}: has no {METADATA_KEY!r} metadata, {expected}")
+    if not isinstance(found, dict):
+        raise GraphError(f"{path}: its {METADATA_KEY!r} metadata is {text[:60]!r}, no mapping, {expected}")
     missing = [key for key in ("layers", "input", "scales", "roi_padding") if key not in found]
     if missing:
         raise GraphError(f"{path}: its {METADATA_KEY!r} metadata lacks {', '.join(missing)}, {expected}")
@@ -248,19 +250,22 @@ def _metadata(session: onnxruntime.InferenceSession, path: Path) -> dict[str, An
             f"{path}: takes {', '.join(sorted(inputs))} and gives {', '.join(sorted(outputs))}, {expected}, which takes "
             f"{', '.join(sorted(wanted))} and gives {OUTPUT}"
         )
-    loaded: dict[str, Any] = found
-    return loaded
+    return found
 
 
 def _image_input(session: onnxruntime.InferenceSession, path: Path) -> tuple[str, int | None]:
     """Name of the backbone's input, and the number of images that it takes; None: any.
 
     Raises:
-        GraphError: it takes something else too.
+        GraphError: it takes something else, or something else too.
     """
     inputs = session.get_inputs()
     if len(inputs) != 1:
         names = ", ".join(item.name for item in inputs)
         raise GraphError(f"{path}: takes {names}, expected one image input; take the {BACKBONE_FILE} that `export` wrote")
+    if len(inputs[0].shape) != 4:
+        raise GraphError(
+            f"{path}: takes {inputs[0].shape}, expected images (N, 3, H, W); take the {BACKBONE_FILE} that `export` wrote"
+        )
     size = inputs[0].shape[0]
     return inputs[0].name, size if isinstance(size, int) else None

@@ -26,9 +26,13 @@ class Smoothing:
             ProviderError: the provider isn't there.
         """
         self._session, _ = make_session(path, provider, "float32", whole=False)
-        told = json.loads(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "{}"))
+        try:
+            told = json.loads(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "{}"))
+        except ValueError:
+            told = None
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if "reach_px" not in told or told.get("channels", 1) != 1 or len(inputs) != 1 or len(outputs) != 1:
+        known = isinstance(told, dict) and isinstance(told.get("reach_px"), int) and told.get("channels") == 1
+        if not known or len(inputs) != 1 or len(outputs) != 1:
             raise GraphError(
                 f"{path}: expected a filter of one channel that `roiseg export-filter` wrote, which says its `reach_px` under "
                 f"{METADATA_KEY!r}; write it with 1 channel"

@@ -12,7 +12,7 @@ import torch
 from onnx import helper
 
 from roiseg.errors import ParityError, UnwritableError
-from roiseg.export.trace import trace
+from roiseg.export.onnx import traced
 from roiseg.files import write_bytes
 from roiseg.filters import Filter, FilterParams, Threshold, build_filter
 from roiseg.onnx_names import METADATA_KEY
@@ -40,7 +40,7 @@ def filter_graph(params: FilterParams, *, channels: int, opset: int) -> onnx.Mod
     module = build_filter(params, channels=channels)
     free = {axis: torch.export.Dim(name) for axis, name in ((0, "images"), (2, "height"), (3, "width"))}
     example = torch.zeros(2, channels, 11, 13)
-    model = trace(module, (example,), ([INPUT], [OUTPUT]), (free,), opset, f"filter {params.kind!r}")
+    model = traced(module, (example,), {INPUT: free}, [OUTPUT], opset, f"filter {params.kind!r}")
     described = {
         "filter": {"kind": params.kind, **params.chosen()},
         "channels": channels,
@@ -48,6 +48,7 @@ def filter_graph(params: FilterParams, *, channels: int, opset: int) -> onnx.Mod
         "maps": "float32 (N, C, H, W) in [0, 1]",
     }
     helper.set_model_props(model, {METADATA_KEY: json.dumps(described, sort_keys=True)})
+    onnx.checker.check_model(model)
     return model
 
 

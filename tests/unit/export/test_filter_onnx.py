@@ -10,14 +10,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto, helper
 from typer.testing import CliRunner, Result
 
 from roiseg import cli
 from roiseg.errors import ParityError, UnwritableError
 from roiseg.export import filter_onnx
 from roiseg.export.filter_onnx import export_filter, filter_graph, filter_parity
-from roiseg.export.trace import check_operators, trace
 from roiseg.filters import DEFAULTS, FilterParams, Kind, build_filter
 from roiseg.runtime import ORT_ERRORS
 
@@ -133,36 +131,6 @@ def test_a_place_that_cannot_be_written(folder: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(filter_onnx, "filter_graph", lambda *_arguments, **_options: made)
     with pytest.raises(UnwritableError, match=r"--output .*: can't be written \(Is a directory\); name a file"):
         export_filter(FilterParams.parse({"kind": "fast"}, "filter"), channels=2, opset=18, path=tmp_path)
-
-
-def test_graphs_that_no_target_takes() -> None:
-    flag = helper.make_tensor_value_info("flag", TensorProto.BOOL, [])
-    value = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
-    constant = helper.make_node("Constant", [], ["y"], value=helper.make_tensor("v", TensorProto.FLOAT, [1], [1.0]))
-    branch = helper.make_graph([constant], "branch", [], [value])
-    nodes = [
-        helper.make_node("If", ["flag"], ["y"], then_branch=branch, else_branch=branch),
-        helper.make_node("Blur", ["y"], ["z"], domain="com.example"),
-    ]
-    model = helper.make_model(helper.make_graph(nodes, "g", [flag], [value]))
-    with pytest.raises(
-        ParityError, match="made: the graph holds Blur, If, expected none; make the sizes of the module Python ints"
-    ):
-        check_operators(model, "made")
-
-
-class _Branch(torch.nn.Module):
-    """What the exporter can only express by a branch."""
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        chosen: torch.Tensor = torch.cond(maps.sum() > 0, lambda x: x + 1, lambda x: x - 1, (maps,))
-        return chosen
-
-
-@pytest.mark.slow
-def test_a_branch_is_refused() -> None:
-    with pytest.raises(ParityError, match="branch: the graph holds If, expected none"):
-        trace(_Branch(), (torch.zeros(2, 3),), (["x"], ["y"]), ({},), 18, "branch")
 
 
 def test_the_command_says_what_it_wrote(folder: Path) -> None:

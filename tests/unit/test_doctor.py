@@ -69,7 +69,7 @@ def test_a_gpu_that_is_asked_for_and_absent(folder: Path) -> None:
     good, bad = found("providers")
     assert good.text.startswith("cpu load; extractor.provider is 'cuda'")
     assert bad.state == "bad"
-    assert "torch finds no CUDA device here" in bad.text
+    assert "there is no CUDA device here" in bad.text
     assert found("gpu")[0].state == "note"
 
 

@@ -1,6 +1,5 @@
 """Tests of roiseg.extractor.session: it runs where it was asked to, or not at all."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,114 +10,14 @@ import torch
 from onnx_factory import CHANNELS, INPUT_HW, LAYERS, make_detector
 
 from roiseg.backbone import make_backbone
-from roiseg.errors import GraphError, ProviderError
+from roiseg.errors import GraphError
 from roiseg.extractor.session import Backbone
-from roiseg.runtime import choose_provider, make_session
-from roiseg.types import Precision, Provider, StoredType
+from roiseg.types import StoredType
 
 
 def _cut(folder: Path, dtype: StoredType = "float16") -> Path:
     make_backbone(make_detector(folder / "d.onnx"), LAYERS, INPUT_HW, dtype, None, folder / "cut.onnx")
     return folder / "cut.onnx"
-
-
-def _cuda(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
-
-
-@pytest.mark.parametrize(
-    ("asked", "there", "chosen"),
-    [
-        ("auto", False, "cpu"),
-        ("auto", True, "cuda"),
-        ("cpu", False, "cpu"),
-        ("cpu", True, "cpu"),
-        ("cuda", True, "cuda"),
-        ("tensorrt", True, "tensorrt"),
-    ],
-)
-def test_choose_provider(monkeypatch: pytest.MonkeyPatch, asked: Provider, there: bool, chosen: str) -> None:
-    _cuda(monkeypatch, there)
-    assert choose_provider(asked) == chosen
-
-
-@pytest.mark.parametrize("asked", ["cuda", "tensorrt"])
-def test_a_gpu_that_is_not_there(tmp_path: Path, asked: Provider) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a CUDA device here")
-    with pytest.raises(ProviderError, match=rf"extractor\.provider is '{asked}', but torch finds no CUDA device here"):
-        Backbone(_cut(tmp_path), asked, "float32")
-
-
-@pytest.mark.parametrize("precision", ["tf32", "float16"])
-def test_precisions_that_the_processor_lacks(tmp_path: Path, precision: Precision) -> None:
-    with pytest.raises(
-        ProviderError, match=rf"extractor\.precision is '{precision}', but the processor computes in 'float32' only"
-    ):
-        make_session(_cut(tmp_path), "cpu", precision)
-
-
-def test_float16_is_tensorrts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = _cut(tmp_path)
-    _cuda(monkeypatch, True)
-    with pytest.raises(ProviderError, match=r"extractor\.precision is 'float16', which only 'tensorrt' has"):
-        make_session(path, "cuda", "float16")
-
-
-class _Session:
-    """A session that runs on the processor whatever was asked for, as onnxruntime does when its CUDA libraries don't load."""
-
-    def __init__(
-        self,
-        _model: object,
-        sess_options: onnxruntime.SessionOptions,
-        providers: list[tuple[str, dict[str, str]]],
-        enable_fallback: int,
-    ) -> None:
-        assert not enable_fallback
-        self.options, self.providers = sess_options, providers
-
-    def get_providers(self) -> list[str]:
-        return ["CPUExecutionProvider"]
-
-
-def test_a_fall_back_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = _cut(tmp_path)
-    _cuda(monkeypatch, True)
-    monkeypatch.setattr(onnxruntime, "InferenceSession", _Session)
-    with pytest.raises(ProviderError, match="asked for CUDAExecutionProvider, but onnxruntime runs on CPUExecutionProvider"):
-        make_session(path, "auto", "float32")
-
-
-@pytest.mark.parametrize(("precision", "tf32"), [("float32", "0"), ("tf32", "1")])
-def test_options_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision, tf32: str) -> None:
-    path = _cut(tmp_path)
-    _cuda(monkeypatch, True)
-    monkeypatch.setattr(_Session, "get_providers", lambda self: [name for name, _ in self.providers])
-    monkeypatch.setattr(onnxruntime, "InferenceSession", _Session)
-    session, runtime = make_session(path, "auto", precision)
-    assert (runtime.provider, runtime.device) == ("cuda", "Some GPU")
-    assert [name for name, _ in session.providers] == ["CUDAExecutionProvider"]
-    assert session.providers[0][1]["use_tf32"] == tf32
-    assert session.options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
-
-
-def _fail(error: Exception) -> Callable[..., None]:
-    def make(*_arguments: object, **_options: object) -> None:
-        raise error
-
-    return make
-
-
-@pytest.mark.parametrize(
-    "error", [RuntimeError("no driver"), onnxruntime.capi.onnxruntime_pybind11_state.Fail("no driver")], ids=["builtin", "own"]
-)
-def test_a_session_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    path = _cut(tmp_path)
-    monkeypatch.setattr(onnxruntime, "InferenceSession", _fail(error))
-    with pytest.raises(ProviderError, match=r"onnxruntime \S+ can't make a session on 'cpu': no driver"):
-        make_session(path, "cpu", "float32")
 
 
 def test_runtime_of_the_processor(tmp_path: Path) -> None:

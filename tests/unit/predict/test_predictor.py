@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from pooling_factory import write_pooling
 from pycocotools import mask as coco_mask
 from store_factory import MODEL, Exported, make_project, run_export, shared_export
 
@@ -173,6 +174,19 @@ def test_crowds_go_through_the_head_in_passes(
     monkeypatch.setattr(module, "MAX_ROIS", 30)
     assert_same(answers(predictor, pixels, boxes), people)
     assert head.sizes[2:] == [30, 30, 5]
+
+
+def test_masks_are_smoothed(exported: Exported, predictor: Predictor, pixels: NDArray[np.uint8], tmp_path: Path) -> None:
+    """A filter that grows masks by 2 pixels, also beyond their boxes; the score stays that of the head."""
+    write_pooling(tmp_path / "dilation.onnx", "MaxPool", 2)
+    smooth = Predictor(exported.folder, "cpu", filter_file=tmp_path / "dilation.onnx")
+    (rough,), (found,) = (answers(item, pixels, BOXES[:1]) for item in (predictor, smooth))
+    expected = cv2.dilate(rough.mask.astype(np.uint8), np.ones((5, 5), dtype=np.uint8)) > 0
+    np.testing.assert_array_equal(found.mask, expected)
+    assert found.mask[:, :5].any() != rough.mask[:, :5].any()
+    assert found.score == rough.score
+    everybody = answers(smooth, pixels, BOXES)
+    assert np.sum([person.mask for person in everybody], axis=0).max() == 1
 
 
 # --- one image, many boxes ---

@@ -1,7 +1,7 @@
 """Masks to COCO polygons: outlines that run between the pixels, with their holes.
 
-A pixel i covers [i, i + 1) of the image frame, so the outline of one pixel is a square of side 1. OpenCV's contours join the centres
-of the outermost pixels instead, half a pixel inside on all sides: on a person of 40 x 20 pixels that loses 7 % of the area.
+A pixel i covers [i, i + 1) of the image frame, so the outline of one pixel is a square of side 1. OpenCV's contours join the
+centres of the outermost pixels instead, half a pixel inside on all sides: of a person of 40 x 20 pixels that loses 7 %.
 
 COCO's polygons have no holes. A hole is joined to the outline around it by a slit that is walked there and back: under the even-odd
 rule, by which pycocotools and OpenCV fill, the slit has no area and the hole stays empty.
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from roiseg.masks import Bools
+from roiseg.classes import Bools
 
 Ring = NDArray[np.int32]
 """A closed outline: (P, 2) of x, y at corners of pixels, the first point not repeated."""
@@ -69,7 +69,7 @@ def _corners(points: Ring) -> Ring:
     ring = (points + 1) // 2
     ring = ring[(ring != np.roll(ring, 1, axis=0)).any(axis=1)]
     before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
-    return ring[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
+    return np.asarray(ring[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]])
 
 
 def _turned(ring: Ring, *, clockwise: bool) -> Ring:

@@ -15,7 +15,7 @@ TALKS_ONLY = {"roiseg/console.py", "roiseg/errors.py", "roiseg/progress.py"}
 LAYERS = [
     {"errors", "types", "classes", "onnx_names"},
     {"params", "geometry", "cut_graph", "runtime", "files", "progress"},
-    {"masks", "paste", "network_input"},
+    {"masks", "paste", "network_input", "polygons"},
     {"placed"},
     {"overlap"},
     {"work", "coco", "index", "extractor", "cache", "previews", "prepare", "analyze", "sample", "calibrate", "backbone", "preset"},

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -31,12 +31,7 @@ app.add_typer(train, name="train")
 
 CONSOLE = Console(soft_wrap=True)
 
-
-class BoxFormat(StrEnum):
-    """How typed boxes are meant."""
-
-    xyxy = "xyxy"
-    cxcywh = "cxcywh"
+MODEL_FOLDER = Path("models/onnx/default")
 
 
 class Provider(StrEnum):
@@ -62,23 +57,45 @@ def _tell(error: RoisegError) -> None:
     Console(stderr=True, soft_wrap=True).print(f"{type(error).__name__}: {error}", markup=False, highlight=False)
 
 
+BOXES_HELP = (
+    "`detector`: everybody it finds, where the export has its boxes; 'a,b,c,d;...' for one image or every frame of one video; "
+    "a CSV with file_name, x0, y0, x1, y1 (or cx, cy, w, h), optionally score, and frame for videos; a JSON of COCO annotations or "
+    "results, whose boxes are always pixels."
+)
+
+
 @app.command()
-def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    boxes: Annotated[str, typer.Option(help="'x0,y0,x1,y1;...' in image pixels for one image, or a COCO JSON for any number.")],
-    model: Annotated[Path, typer.Option(help="Folder that `export` wrote.")] = Path("models/onnx/default"),
-    out: Annotated[Path, typer.Option(help="Folder for masks/, predictions.json and *_overlay.png.")] = Path("predictions"),
-    box_format: Annotated[BoxFormat, typer.Option("--format", help="Meaning of typed boxes.")] = BoxFormat.xyxy,
+def predict(  # noqa: PLR0913 - one for each option
+    inputs: Annotated[list[str], typer.Argument(help="Images, videos, patterns, and folders with all folders below.")],
+    boxes: Annotated[str, typer.Option(help=BOXES_HELP)] = "detector",
+    model: Annotated[Path, typer.Option(help="Folder that `export` wrote, or a head in it: head.int8.onnx.")] = MODEL_FOLDER,
+    out: Annotated[Path, typer.Option(help="Folder; files of the same names are replaced.")] = Path("predictions"),
+    box_format: Annotated[Literal["xyxy", "cxcywh"] | None, typer.Option("--format", help="Of typed boxes, CSV; xyxy.")] = None,
+    frame: Annotated[Literal["pixels", "unit"] | None, typer.Option(help="What they count: pixels, shares of the sides.")] = None,
     provider: Annotated[Provider, typer.Option(help="Where the models run.")] = Provider.auto,
+    filter_file: Annotated[Path | None, typer.Option("--filter", help="What `roiseg export-filter` wrote; no filter.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images that go through the backbone together, where it takes several.")] = 1,
+    overlays: Annotated[Literal["jpg", "png", "none"], typer.Option(help="Pictures of the masks; videos: any but none.")] = "jpg",
+    masks: Annotated[bool, typer.Option("--masks/--no-masks", help="Whether each mask becomes a PNG.")] = True,
+    segmentation: Annotated[Literal["rle", "polygons", "both"], typer.Option(help="predictions.json, polygons.json.")] = "both",
+    tolerance: Annotated[float, typer.Option(min=0, help="Pixels that a polygon may leave the mask; 0: exact.")] = 1.0,
+    min_area: Annotated[float, typer.Option(min=0, help="Pixels; polygons leave out smaller pieces, fill smaller holes.")] = 16.0,
 ) -> None:
-    """Masks of the people in the given boxes: full-size PNGs, COCO results, overlays."""
+    """Masks of people as PNGs, COCO results and polygons, overlays; status 1 if an image fails, but the rest is done."""
     with _speaking():
         from roiseg.predict import Predictor
-        from roiseg.predict.files import parse_boxes, predict_files
+        from roiseg.predict.boxes import choose_boxes
+        from roiseg.predict.outputs import Wanted
+        from roiseg.predict.run import Run
+        from roiseg.predict.sources import find_sources
 
-        chosen = parse_boxes(boxes, images, box_format.value)
-        results = predict_files(Predictor(model, provider.value), chosen, out)
-        CONSOLE.print(f"{len(images)} images, {len(json.loads(results.read_text()))} masks: {results}", highlight=False)
+        sources, table = find_sources(inputs), choose_boxes(boxes, box_format, frame)
+        kinds = segmentation in ("rle", "both"), segmentation in ("polygons", "both")
+        wanted = Wanted(None if overlays == "none" else overlays, masks, *kinds, tolerance, min_area)
+        summary = Run(Predictor(model, provider.value, filter_file=filter_file), table, batch, wanted, out)(sources)
+        CONSOLE.print(f"{summary}{f': {out}' if summary.pictures else ''}", highlight=False)
+        if summary.faults:
+            sys.exit(1)
 
 
 class Device(StrEnum):

@@ -6,21 +6,21 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from roiseg.errors import BoxError
 from roiseg.evaluate.results import read_results
-from roiseg.geometry import Floats, cxcywh_to_xyxy, xywh_to_xyxy
+from roiseg.geometry import Floats
+from roiseg.predict.given import BoxFormat, BoxFrame
 from roiseg.predict.sources import Source
-from roiseg.types import HW
-
-BoxFormat = Literal["xyxy", "cxcywh"]
-BoxFrame = Literal["pixels", "unit"]
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {"xyxy": ("x0", "y0", "x1", "y1"), "cxcywh": ("cx", "cy", "w", "h")}
 """Columns of a CSV that hold a box of each format."""
+
+DETECTOR = "detector"
+"""What is typed for the boxes that the detector finds."""
 
 PERSON = "person"
 """Category whose boxes are taken from a COCO file that has it; from any other file all boxes are."""
@@ -59,7 +59,7 @@ class BoxTable:
     """
 
     what: str
-    box_format: BoxFormat | Literal["xywh"]
+    box_format: BoxFormat
     frame: BoxFrame
     rows: Mapping[str | None, Mapping[int | None, Sequence[Row]]]
     image_ids: Mapping[str, int] = field(default_factory=dict)
@@ -112,12 +112,6 @@ class BoxTable:
         boxes = np.array([box for box, _ in found], dtype=np.float64).reshape(-1, 4)
         return Asked(boxes, np.array([score for _, score in found], dtype=np.float64))
 
-    def to_image(self, boxes: Floats, image_hw: HW) -> Floats:
-        """Boxes (R, 4) of this table as xyxy in pixels of an image of this size."""
-        if self.box_format != "xyxy":
-            boxes = cxcywh_to_xyxy(boxes) if self.box_format == "cxcywh" else xywh_to_xyxy(boxes)
-        return np.asarray(boxes * np.tile(image_hw[::-1], 2)) if self.frame == "unit" else boxes
-
     def image_id(self, source: Source, number: int) -> int:
         """COCO's id of an image, or `number` where the boxes come without ids."""
         return self.image_ids.get(self.name_of(source) or "", number)
@@ -126,6 +120,19 @@ class BoxTable:
 def numbered(image_id: int) -> str:
     """What a table calls an image of which it knows only the id."""
     return f"image_id {image_id}"
+
+
+def choose_boxes(text: str, box_format: BoxFormat | None, frame: BoxFrame | None) -> BoxTable | None:
+    """What `read_boxes` reads, or None where the detector's own boxes are wanted.
+
+    Raises:
+        BoxError, ResultsError: see `read_boxes`; or a format for boxes that have their own.
+    """
+    if text != DETECTOR:
+        return read_boxes(text, box_format, frame)
+    if box_format is not None or frame is not None:
+        raise BoxError("--boxes detector: the detector's boxes have their own format; leave --format and --frame out")
+    return None
 
 
 def read_boxes(text: str, box_format: BoxFormat | None, frame: BoxFrame | None) -> BoxTable:
@@ -242,7 +249,7 @@ def _annotations(path: Path, data: Any) -> BoxTable:  # noqa: ANN401 - anything 
             raise BoxError(f"{what}: annotation {item.get('id')} is of image {item['image_id']!r}, which isn't among its images")
         rows[name].setdefault(None, []).append(_box(item, f"{what}: image {name}"))
     ids = {name: number for number, name in names.items() if isinstance(number, int)}
-    return BoxTable(what, "xywh", "pixels", rows, ids if len(ids) == len(rows) else {}, people[0] if people else 1)
+    return BoxTable(what, "xyxy", "pixels", rows, ids if len(ids) == len(rows) else {}, people[0] if people else 1)
 
 
 def _results(path: Path, results: Iterable[Mapping[str, Any]]) -> BoxTable:
@@ -259,7 +266,7 @@ def _results(path: Path, results: Iterable[Mapping[str, Any]]) -> BoxTable:
         else:
             key = str(name)
         rows.setdefault(key, {}).setdefault(None, []).append(_box(item, f"{what}: result {count}"))
-    return BoxTable(what, "xywh", "pixels", rows, ids if len(ids) == len(rows) == len(set(ids.values())) else {})
+    return BoxTable(what, "xyxy", "pixels", rows, ids if len(ids) == len(rows) == len(set(ids.values())) else {})
 
 
 def _field(item: Any, key: str, what: str) -> Any:  # noqa: ANN401 - anything may be in a file
@@ -270,4 +277,5 @@ def _field(item: Any, key: str, what: str) -> Any:  # noqa: ANN401 - anything ma
 
 def _box(item: Mapping[str, Any], what: str) -> Row:
     bbox = item.get("bbox")
-    return _numbers(bbox if isinstance(bbox, list) else [bbox], what), _score(item.get("score", 1.0), what)
+    left, top, width, height = _numbers(bbox if isinstance(bbox, list) else [bbox], what)
+    return [left, top, left + width, top + height], _score(item.get("score", 1.0), what)

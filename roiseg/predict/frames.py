@@ -5,7 +5,7 @@ What waits is bounded: as many pictures as the caller says, each of at most `MAX
 
 import io
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ class Fault:
     error: RoisegError
 
 
-def read_ahead(sources: Sequence[Source], threads: int, ahead: int) -> Iterator[Frame | Fault]:
+def read_ahead(sources: Sequence[Source], threads: int, ahead: int) -> Generator[Frame | Fault]:
     """All pictures in order.
 
     Args:
@@ -78,7 +78,7 @@ def read_ahead(sources: Sequence[Source], threads: int, ahead: int) -> Iterator[
                 yield from _read_images(group, threads, ahead)
 
 
-def _read_images(sources: Iterator[Source], threads: int, ahead: int) -> Iterator[Frame | Fault]:
+def _read_images(sources: Iterator[Source], threads: int, ahead: int) -> Generator[Frame | Fault]:
     waiting: deque[Future[Frame | Fault]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for source in sources:
@@ -176,7 +176,7 @@ def _open(source: Source) -> cv2.VideoCapture:
     return video
 
 
-def _read_video(source: Source, ahead: int) -> Iterator[Frame | Fault]:
+def _read_video(source: Source, ahead: int) -> Generator[Frame | Fault]:
     """The frames of a video in order, and a fault behind them where the header promised more."""
     try:
         video = _open(source)

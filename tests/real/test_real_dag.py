@@ -77,4 +77,4 @@ def test_prediction_writes_full_size_masks(project: Project) -> None:
     results = json.loads((project.root / "predictions/predictions.json").read_text())
     assert results
     assert all(Path(result["file_name"]).name == "000000010764.jpg" for result in results)
-    assert (project.root / "predictions/000000010764_overlay.png").is_file()
+    assert (project.root / "predictions/overlays/000000010764.jpg").is_file()

@@ -36,7 +36,10 @@ def plain(result: Result) -> str:
 def test_help_names_every_command() -> None:
     text = plain(run("--help"))
     assert all(name in text for name in ("predict", "evaluate", "preset", "params", "cache", "doctor", "compare"))
-    assert all(option in plain(run("predict", "--help")) for option in ("--boxes", "--model", "--out", "--format", "--provider"))
+    assert all(
+        option in plain(run("predict", "--help"))
+        for option in ("--boxes", "--model", "--out", "--format", "--provider", "--filter", "--batch", "--tolerance")
+    )
     assert all(name in plain(run("preset", "--help")) for name in ("list", "show", "apply"))
 
 
@@ -175,7 +178,7 @@ def test_predict_boxes_of_both_formats(exported: Exported, tmp_path: Path) -> No
         result = run(
             "predict", image, "--boxes", text, "--format", box_format, "--model", exported.folder, "--out", out, "--provider", "cpu"
         )
-        assert result.stdout.startswith("1 images, 2 masks: ")
+        assert result.stdout == f"1 images, 2 masks: {out}\n"
     first, second = (json.loads((tmp_path / box_format / "predictions.json").read_text()) for box_format in texts)
     assert first == second
     np.testing.assert_allclose(first[0]["bbox"], [4, 6, 26, 30])
@@ -185,16 +188,41 @@ def test_predict_boxes_of_both_formats(exported: Exported, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
-        ("4,6,30", "BoxError: --boxes '4,6,30': expected four numbers"),
-        ("30,6,4,36", "BoxError"),
-        ("900,6,950,36", "outside the image"),
+        ("4,6,30", "BoxError: --boxes '4,6,30', expected 'x0,y0,x1,y1;...' or a .json or .csv file"),
+        ("30,6,4,36", "expected x0 < x1 and y0 < y1"),
+        ("900,6,950,36", "which lies outside the image"),
+        (".1,.2,.3,.4", "they look like shares of its width and height"),
+        ("detector", "GraphError: --boxes detector: the exported backbone gives no boxes"),
+        ("gone.csv", "BoxError: --boxes gone.csv: no such file"),
     ],
 )
 def test_predict_wrong_boxes(exported: Exported, tmp_path: Path, boxes: str, message: str) -> None:
     image = exported.project.image("val", str(exported.project.people("val").images[0]["file_name"]))
     result = run("predict", image, "--boxes", boxes, "--model", exported.folder, "--out", tmp_path / "out", status=1)
-    assert message in result.stderr
+    assert message in " ".join(result.stderr.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_predict_with_one_bad_image(exported: Exported, tmp_path: Path) -> None:
+    image = exported.project.image("val", str(exported.project.people("val").images[0]["file_name"]))
+    for name in ("a/1.png", "b/1.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(image.read_bytes())
+    (tmp_path / "b" / "2.png").write_bytes(b"")
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("file_name,cx,cy,w,h,score\na/1.png,.4,.5,.5,.6,.5\nb/1.png,.4,.5,.5,.6,\n")
+    asked = ["--boxes", boxes, "--format", "cxcywh", "--frame", "unit", "--overlays", "none", "--segmentation", "rle"]
+    out = tmp_path / "out"
+    result = run("predict", tmp_path / "a", tmp_path / "b", *asked, "--model", exported.folder, "--out", out, status=1)
+    assert result.stdout == f"2 images, 2 masks; 1 failed: {tmp_path / 'b' / '2.png'}: {out}\n"
+    assert sorted(item.relative_to(out).as_posix() for item in out.rglob("*.*")) == [
+        "masks/a/1_001.png",
+        "masks/b/1_001.png",
+        "predictions.json",
+    ]
+    first, second = json.loads((out / "predictions.json").read_text())
+    assert first["score"] == pytest.approx(second["score"] / 2, abs=1e-6)
+    assert first["segmentation"] == second["segmentation"]
 
 
 def test_predict_without_a_model(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from roiseg.errors import BoxError, RoisegError
-from roiseg.predict.boxes import BoxFormat, BoxFrame, BoxTable, read_boxes
+from roiseg.predict.boxes import BoxTable, choose_boxes, read_boxes
+from roiseg.predict.given import BoxFormat, BoxFrame, pixel_boxes
 from roiseg.predict.sources import Source, find_sources
 
 
@@ -21,7 +22,8 @@ PICTURE, CLIP = source("shots/picture.png"), source("shots/clip.mp4")
 
 def image_boxes(table: BoxTable, found: Source = PICTURE, number: int | None = None) -> list[list[float]]:
     """Boxes of an image of 40 rows and 200 columns, brought to its pixels."""
-    boxes: list[list[float]] = table.to_image(table.of(found, number).boxes, (40, 200)).tolist()
+    found_boxes = table.of(found, number).boxes
+    boxes: list[list[float]] = pixel_boxes(found_boxes, (40, 200), table.box_format, table.frame, "here").tolist()
     return boxes
 
 
@@ -59,6 +61,14 @@ def test_typed_boxes_for_several_images() -> None:
         BoxError, match=r"--boxes '1,2,3,4': typed boxes go with one image or video, got 2; give a CSV or COCO JSON"
     ):
         table.check([PICTURE, CLIP])
+
+
+def test_the_detectors_boxes() -> None:
+    assert choose_boxes("detector", None, None) is None
+    assert choose_boxes("1,2,3,4", "cxcywh", "unit") == read_boxes("1,2,3,4", "cxcywh", "unit")
+    for box_format, frame in (("xyxy", None), (None, "pixels")):
+        with pytest.raises(BoxError, match="the detector's boxes have their own format; leave --format and --frame out"):
+            choose_boxes("detector", box_format, frame)  # type: ignore[arg-type]
 
 
 # --- CSV ---
@@ -148,11 +158,11 @@ def test_a_file_without_people_gives_all_boxes(tmp_path: Path) -> None:
 
 
 def test_coco_results(tmp_path: Path) -> None:
-    results = [{"file_name": "picture.png", "bbox": [1, 2, 3, 4], "score": 0.25}, {"image_id": 139, "bbox": [0, 0, 1, 1]}]
+    results = [{"file_name": "picture.png", "bbox": [1, 2, 3, 4], "score": 0.25}, {"image_id": 139, "bbox": [0, 0, 5, 5]}]
     table = read_boxes(write(tmp_path / "b.json", f"\n {json.dumps(results)}"), None, None)
     assert image_boxes(table) == [[1, 2, 4, 6]]
     assert table.of(PICTURE, None).scores.tolist() == [0.25]
-    assert image_boxes(table, source("val/000000000139.jpg")) == [[0, 0, 1, 1]], "COCO names files by their ids"
+    assert image_boxes(table, source("val/000000000139.jpg")) == [[0, 0, 5, 5]], "COCO names files by their ids"
     assert table.image_id(PICTURE, 7) == 7, "not all have an id"
 
 

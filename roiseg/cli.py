@@ -16,6 +16,7 @@ from roiseg.console import set_up_logging
 from roiseg.errors import RoisegError
 from roiseg.params import PARAMS_FILE, get_dotted, preset_names, preset_path, read_yaml
 from roiseg.preset import apply_preset, as_args, what_it_is, what_it_sets
+from roiseg.types import Provider
 
 # The heavy modules are imported by the commands that need them, so that `--help` is instant.
 
@@ -32,15 +33,6 @@ app.add_typer(train, name="train")
 CONSOLE = Console(soft_wrap=True)
 
 MODEL_FOLDER = Path("models/onnx/default")
-
-
-class Provider(StrEnum):
-    """Where models run."""
-
-    auto = "auto"
-    cuda = "cuda"
-    tensorrt = "tensorrt"
-    cpu = "cpu"
 
 
 @contextmanager
@@ -72,7 +64,7 @@ def predict(  # noqa: PLR0913 - one for each option
     out: Annotated[Path, typer.Option(help="Folder; files of the same names are replaced.")] = Path("predictions"),
     box_format: Annotated[Literal["xyxy", "cxcywh"] | None, typer.Option("--format", help="Of typed boxes, CSV; xyxy.")] = None,
     frame: Annotated[Literal["pixels", "unit"] | None, typer.Option(help="What they count: pixels, shares of the sides.")] = None,
-    provider: Annotated[Provider, typer.Option(help="Where the models run.")] = Provider.auto,
+    provider: Annotated[Provider, typer.Option(help="Where the models run.")] = "auto",
     filter_file: Annotated[Path | None, typer.Option("--filter", help="What `roiseg export-filter` wrote; no filter.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images that go through the backbone together, where it takes several.")] = 1,
     overlays: Annotated[Literal["jpg", "png", "none"], typer.Option(help="Pictures of the masks; videos: any but none.")] = "jpg",
@@ -92,25 +84,10 @@ def predict(  # noqa: PLR0913 - one for each option
         sources, table = find_sources(inputs), choose_boxes(boxes, box_format, frame)
         kinds = segmentation in ("rle", "both"), segmentation in ("polygons", "both")
         wanted = Wanted(None if overlays == "none" else overlays, masks, *kinds, tolerance, min_area)
-        summary = Run(Predictor(model, provider.value, filter_file=filter_file), table, batch, wanted, out)(sources)
+        summary = Run(Predictor(model, provider, filter_file=filter_file), table, batch, wanted, out)(sources)
         CONSOLE.print(f"{summary}{f': {out}' if summary.pictures else ''}", highlight=False)
         if summary.faults:
             sys.exit(1)
-
-
-class Device(StrEnum):
-    """Where heads run."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class SplitName(StrEnum):
-    """What heads are evaluated on."""
-
-    val = "val"
-    train = "train"
 
 
 @app.command()
@@ -119,8 +96,8 @@ def evaluate(
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="A change to the checkpoints' params, spelled as for `dvc exp run -S`.")
     ] = None,
-    device: Annotated[Device, typer.Option(help="Where the heads run.")] = Device.auto,
-    split: Annotated[SplitName, typer.Option(help="What they are evaluated on.")] = SplitName.val,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the heads run.")] = "auto",
+    split: Annotated[Literal["train", "val"], typer.Option(help="What they are evaluated on.")] = "val",
     images: Annotated[str, typer.Option(help="How many of its images, spread evenly; `fixed`: those drawn each epoch.")] = "all",
     out: Annotated[Path, typer.Option(help="Folder for a folder of each checkpoint.")] = Path("validation_results"),
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Whether images and ROIs are drawn.")] = True,
@@ -134,9 +111,9 @@ def evaluate(
         asked = Asked(
             values=read_yaml(PARAMS_FILE),
             overrides=parse_overrides(changes or []),
-            split=split.value,
+            split=split,
             images=parse_images(images),
-            device=choose_device(device.value),
+            device=choose_device(device),
             out=out,
             pictures=pictures,
         )
@@ -160,7 +137,7 @@ def evaluate(
 @app.command()
 def score(
     results: Annotated[list[Path], typer.Argument(help="COCO results: image_id, category_id, segmentation, score.")],
-    split: Annotated[SplitName, typer.Option(help="Whose annotations they are of.")] = SplitName.val,
+    split: Annotated[Literal["train", "val"], typer.Option(help="Whose annotations they are of.")] = "val",
     boundary_ap: Annotated[bool, typer.Option("--boundary-ap", help="Boundary AP too (the extra `boundary`).")] = False,
 ) -> None:
     """Mask AP of COCO results that any program wrote, by the protocol of `evaluate`; status 1 if a file can't be scored."""
@@ -175,7 +152,7 @@ def score(
 
         values = read_yaml(PARAMS_FILE)
         extractor = load_section(ExtractorParams, "extractor", values)
-        files = SplitFiles.of(split.value, load_section(DataParams, "data", values))
+        files = SplitFiles.of(split, load_section(DataParams, "data", values))
         truth, index = Truth(load_prepared(files.annotations)), Index(files.index, extractor.input_hw, extractor.resize)
         failed = False
         for file in results:

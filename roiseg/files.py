@@ -10,9 +10,11 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    # Only for the name of a type: it takes a second to import, and `roiseg --help` comes through here.
+    import pandas as pd
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -34,7 +36,7 @@ def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any], *, indent: 
     write_bytes(path, (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode())
 
 
-def write_parquet(path: Path, table: pd.DataFrame, rows_per_group: int | None = None) -> None:
+def write_parquet(path: Path, table: "pd.DataFrame", rows_per_group: int | None = None) -> None:
     """Parquet with a stable byte form (pyarrow writes no times).
 
     Args:

@@ -15,8 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from roiseg.errors import GraphError
 from roiseg.export.variants import of_boxes, read_head, write_variant
 
-WIDE = frozenset({"RoiAlign", "Resize", "Range", "CumSum"}) | frozenset(
-    {"ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "Pow", "Sqrt", "Reciprocal", "Exp", "Log", "Softmax", "LogSoftmax"}
+WIDE = (
+    frozenset({"RoiAlign", "Resize", "Range", "CumSum", "InstanceNormalization", "LayerNormalization", "GroupNormalization"})
+    | frozenset({"ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "Pow", "Sqrt", "Reciprocal"})
+    | frozenset({"Exp", "Log", "Softmax", "LogSoftmax"})
 )
 """Operators that stay float32: coordinates, sums over many cells, and what overflows (float16 ends at 65504) or underflows."""
 

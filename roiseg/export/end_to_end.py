@@ -84,7 +84,7 @@ def export_end_to_end(
     info = read_metadata(backbone, path)
     parts = [head, backbone, *([choice.smoothing] if choice.smoothing else [])]
     opset = max(LEAST_OPSET, *(_opset(part) for part in parts))
-    head, backbone, *rest = (_converted(part, opset, path) for part in parts)
+    head, backbone, *rest = (_at_opset(part, opset, path) for part in parts)
     writer = GraphWriter(opset)
     with writer.scope("preprocess"):
         source = _source(writer, InputRule.from_plain(metadata["input"]), info, preprocess=choice.preprocess)
@@ -113,14 +113,14 @@ def _opset(model: onnx.ModelProto) -> int:
     return next(int(item.version) for item in model.opset_import if not item.domain)
 
 
-def _converted(model: onnx.ModelProto, opset: int, path: Path) -> onnx.ModelProto:
+def _at_opset(model: onnx.ModelProto, opset: int, path: Path) -> onnx.ModelProto:
     if _opset(model) == opset:
         return model
     try:
         return version_converter.convert_version(model, opset)
     except (RuntimeError, version_converter.ConvertError) as error:
         raise GraphError(
-            f"{path}: the graph {model.graph.name!r} can't be brought from opset {_opset(model)} to {opset}, which the rest has "
+            f"{path}: a part of opset {_opset(model)} can't be brought to {opset}, which the others have "
             f"({error}); export the detector anew with opset {opset}, or set export.end_to_end to []"
         ) from error
 

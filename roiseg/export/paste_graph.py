@@ -199,5 +199,6 @@ def _first_best(offers: Value, slots: _Slots, canvas: Canvas) -> Value:
     """The slot (N, 1, some of H, W) int64 of the highest offer (S, some of H, W) for each pixel of each image; 0 is nobody."""
     writer = offers.writer
     shape = [canvas.count.reshape(1), slots.per_image.reshape(1), offers.size(1).reshape(1), canvas.width.reshape(1)]
-    stacked = writer.op("Reshape", offers, writer.concat(shape, 0))
+    # An image of fewer rows than `BANDS` has bands without any: without `allowzero`, a size of 0 would stand for "as it was".
+    stacked = writer.op("Reshape", offers, writer.concat(shape, 0), allowzero=1)
     return writer.op("ArgMax", stacked, dtype=np.int64, axis=1, keepdims=1)

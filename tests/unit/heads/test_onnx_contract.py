@@ -11,11 +11,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from end_to_end_factory import StepByStep, backbone, contrasted, metadata, people, photo
 from head_factory import INPUT_HW, MODELS, SPECS, every_part, fresh_head, inputs_of
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import nn
 
+from roiseg.export.end_to_end import EndToEnd, export_end_to_end
 from roiseg.export.onnx import aux_outputs, export_head
 from roiseg.export.parity import parity
 from roiseg.heads import FAMILIES, parse_model
@@ -142,6 +144,31 @@ def test_onnx_holds_the_weights_of_the_head(exported: Exported) -> None:
     held = {item.tobytes() for item in found.values()}
     assert [name for name, item in kept.items() if item.tobytes() not in held] == []
     assert [name for name, item in kernels.items() if name not in kept and item.tobytes() in held] == []
+
+
+# --- from image to masks ---
+
+
+def test_end_to_end_says_what_the_single_steps_say(exported: Exported, tmp_path: Path) -> None:
+    layers, image_hw = exported.params.layers, (75, 130)
+    parts = contrasted(exported.model), backbone(), metadata(layers, mask_hw=list(exported.params.mask_hw), roi_padding=0.1)
+    model = export_end_to_end(*parts, EndToEnd("boxes", preprocess=True), tmp_path / "end_to_end.onnx")
+    assert not {node.op_type for node in model.graph.node} & {"If", "Loop", "Scan"}
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}, "custom operators"
+    session = onnxruntime.InferenceSession(str(tmp_path / "end_to_end.onnx"), providers=["CPUExecutionProvider"])
+    steps = StepByStep(*parts)
+    for images, rois in ((1, 1), (1, 0), (1, 7), (3, 1), (3, 0), (3, 7)):
+        pixels = [photo(image_hw, number) for number in range(images)]
+        boxes, owner = people(image_hw, rois, seed=images), np.sort(np.arange(rois) % images)
+        numbered = np.concatenate([owner[:, None], boxes], axis=1).astype(np.float32)
+        masks, scores = session.run(["masks", "scores"], {"images": np.stack(pixels), "boxes": numbered})
+        found = [steps.masks(item, boxes[owner == place]) for place, item in enumerate(steps.encode(pixels))]
+        expected = [person for of_image in found for person in of_image]
+        assert (masks.shape, scores.shape) == ((rois, *image_hw), (rois,))
+        wanted = np.array([person.mask for person in expected]).reshape(masks.shape)
+        assert np.count_nonzero(masks != wanted) <= 1e-4 * masks.size, (images, rois)
+        np.testing.assert_allclose(scores, [person.score for person in expected], atol=1e-3)
+    assert masks.any(), "nobody's masks prove nothing"
 
 
 # --- auxiliary outputs, on request ---

@@ -3,10 +3,7 @@
 Symbols: N images, R ROIs, C channels, (H, W) cells of a layer, (h, w) cells of the mask.
 """
 
-import inspect
 import json
-import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +14,11 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
-from roiseg.errors import GraphError
 from roiseg.export.simplify import simplify
+from roiseg.export.trace import trace
 from roiseg.files import write_bytes
 from roiseg.onnx_names import BOXES, METADATA_KEY, OUTPUT, feature_input
 from roiseg.types import HW, FeatureSpec
-
-CONTROL_FLOW = ("If", "Loop", "Scan")
-STANDARD_DOMAINS = ("", "ai.onnx")
 
 IMAGES, ROIS = "images", "rois"
 """Names of the free sizes N and R."""
@@ -127,14 +121,16 @@ def export_head(
         simplified: whether the graph is simplified.
 
     Raises:
-        GraphError: see `traced` and `simplify`.
+        ParityError: see `trace`.
+        GraphError: see `simplify`.
     """
     free = {IMAGES: torch.export.Dim(IMAGES), ROIS: torch.export.Dim(ROIS)}
     inputs = {feature_input(spec.name): {0: free[IMAGES]} for spec in specs} | {BOXES: {0: free[ROIS]}}
+    names = list(inputs), [OUTPUT, *map(aux_output, aux)]
     # Sizes 2 and 3: torch.export takes a size of 0 or 1 for a constant.
     example = example_inputs(specs, input_hw, images=2, rois=3, seed=0)
     module = _Inference(head, [spec.name for spec in specs], aux)
-    model = traced(module, example, inputs, [OUTPUT, *map(aux_output, aux)], opset, str(path))
+    model = trace(module, example, names, (tuple(inputs.values()),), opset, str(path))
     for item in model.graph.output:
         item.type.tensor_type.shape.dim[0].dim_param = ROIS
     nodes = len(model.graph.node)
@@ -149,71 +145,6 @@ def export_head(
     whole = dict(metadata) | own
     write_model(model, whole, path)
     return ExportedHead(model, whole, nodes)
-
-
-def traced(
-    module: nn.Module,
-    example: tuple[Tensor, ...],
-    inputs: Mapping[str, Mapping[int, Any]],
-    outputs: Sequence[str],
-    opset: int,
-    source: str,
-) -> onnx.ModelProto:
-    """The graph of a module, of standard operators only, without a trace of the machine that made it.
-
-    Args:
-        module: in eval mode, on the CPU; takes tensors by position.
-        example: inputs, whose free sizes are neither 0 nor 1.
-        inputs: name of each input -> axis to its `torch.export.Dim`, for the axes that are free.
-        outputs: names of the outputs.
-        opset: ONNX operator set.
-        source: file name for messages.
-
-    Raises:
-        GraphError: see `check_standard`.
-    """
-    with warnings.catch_warnings():
-        # the exporter's own deprecations, which nobody here can act on
-        warnings.simplefilter("ignore")
-        for name in ("torch.onnx", "onnxscript", "onnx_ir"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            module,
-            example,
-            dynamo=True,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            opset_version=opset,
-            dynamic_shapes=_dynamic_shapes(module, inputs),
-            verbose=False,
-        )
-    if program is None:
-        raise GraphError(f"{source}: torch.onnx.export gave no program")
-    model: onnx.ModelProto = program.model_proto
-    check_standard(model, source)
-    _strip(model)
-    return model
-
-
-def check_standard(model: onnx.ModelProto, source: str) -> None:
-    """See that any runtime takes a graph.
-
-    Args:
-        model: a graph.
-        source: file name for messages.
-
-    Raises:
-        GraphError: it branches or loops (`If`, `Loop`, `Scan`), or holds an operator that isn't of ONNX itself.
-    """
-    nodes = _all_nodes(model.graph)
-    branches = sorted({node.op_type for node in nodes if node.op_type in CONTROL_FLOW})
-    if branches:
-        raise GraphError(f"{source}: the graph holds {', '.join(branches)}, expected none; make the head's sizes Python ints")
-    foreign = sorted({f"{node.domain}.{node.op_type}" for node in nodes if node.domain not in STANDARD_DOMAINS})
-    if foreign:
-        raise GraphError(
-            f"{source}: the graph holds {', '.join(foreign)}, expected operators of ONNX only; write it in those of torch"
-        )
 
 
 def write_model(model: onnx.ModelProto, metadata: Mapping[str, Any], path: Path) -> None:
@@ -239,33 +170,3 @@ def described(items: Sequence[onnx.ValueInfoProto]) -> dict[str, dict[str, Any]]
         }
         for item in items
     }
-
-
-def _dynamic_shapes(module: nn.Module, inputs: Mapping[str, Mapping[int, Any]]) -> tuple[Any, ...]:
-    """In the form that torch.export wants: by parameter, where all variable ones (`*inputs`) are one."""
-    shapes = tuple(dict(axes) for axes in inputs.values())
-    kinds = [item.kind for item in inspect.signature(module.forward).parameters.values()]
-    return (shapes,) if inspect.Parameter.VAR_POSITIONAL in kinds else shapes
-
-
-def _strip(model: onnx.ModelProto) -> None:
-    """Take out what the exporter notes of itself: file paths and stack traces of this machine."""
-    model.doc_string = ""
-    del model.metadata_props[:]
-    model.graph.doc_string = ""
-    graph = model.graph
-    items: list[Any] = [*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer]
-    for item in items:
-        item.doc_string = ""
-        del item.metadata_props[:]
-    del model.graph.metadata_props[:]
-
-
-def _all_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    nodes = []
-    for node in graph.node:
-        nodes.append(node)
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                nodes += _all_nodes(attribute.g)
-    return nodes

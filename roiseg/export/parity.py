@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from roiseg.batches import Loading, dequantise, whole_batches
+from roiseg.cache.params import ReaderParams
 from roiseg.dataset import RoiDataset
 from roiseg.errors import ParityError
 from roiseg.evaluate.confusion import MaskMetrics
@@ -26,6 +27,7 @@ from roiseg.types import HW, FeatureSpec
 SIZES = ((1, 1), (3, 7), (3, 0), (1, 17))
 """(images, ROIs) of random inputs: one, several, none, many."""
 
+IMAGES_PER_BATCH = 2
 LEAD = "miou_fg_roi"
 
 
@@ -55,6 +57,18 @@ class RealRois:
     val: RoiDataset
     rows: Sequence[int]
     loading: Loading
+
+    @classmethod
+    def spread(cls, val: RoiDataset, images: int, reader: ReaderParams) -> "RealRois":
+        """Images that lie evenly among those with ROIs.
+
+        Args:
+            val: the split.
+            images: how many; fewer where there are fewer.
+            reader: section `reader`.
+        """
+        places = np.unique(np.linspace(0, len(val.rows) - 1, min(images, len(val.rows))).round().astype(np.int64))
+        return cls(val, val.rows[places].tolist(), Loading(IMAGES_PER_BATCH, reader.load_threads, reader.ahead))
 
     def inputs(self) -> Iterator[tuple[dict[str, Tensor], Tensor, NDArray[Any]]]:
         """Features by layer, (R, 5) boxes and (R, h, w) labels, a batch at a time; features hold until the next is asked for.

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.ops import roi_align as reference
 
-from roiseg.export.onnx import traced
+from roiseg.export.trace import trace
 from roiseg.nn.roi_align import roi_align, roi_window, window_roi_align
 from roiseg.types import HW, Window
 
@@ -106,7 +106,7 @@ def exported() -> onnxruntime.InferenceSession:
 
     example = (features_of(0, 2, 3, MAP_HW), random_boxes(0, 2, 3))
     free = ({0: torch.export.Dim("images")}, {0: torch.export.Dim("rois")})
-    model = traced(Aligned(), example, {"features": free[0], "boxes": free[1]}, ["bins"], 18, "aligner")
+    model = trace(Aligned(), example, (["features", "boxes"], ["bins"]), free, 18, "aligner")
     assert [node.op_type for node in model.graph.node].count("RoiAlign") == 1
     return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 

@@ -1,0 +1,81 @@
+"""A torch module as an ONNX graph of standard operators, with nothing in it of the machine that made it."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from roiseg.errors import ParityError
+
+FORBIDDEN = ("If", "Loop", "Scan")
+STANDARD = ("", "ai.onnx")
+
+
+def trace(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    names: tuple[Sequence[str], Sequence[str]],
+    free: tuple[Any, ...],
+    opset: int,
+    what: str,
+) -> onnx.ModelProto:
+    """Export by torch's exporter, and see that every target format can take the graph.
+
+    Args:
+        module: in eval mode, on the CPU.
+        example: its positional inputs; free sizes are 2 or more, since torch.export takes 0 and 1 for constants.
+        names: of the inputs, and of the outputs.
+        free: for each parameter of the module, axis -> `torch.export.Dim`; for `*parameters`, a tuple of such.
+        opset: ONNX operator set.
+        what: what to call the graph in messages.
+
+    Raises:
+        ParityError: the graph has a branch, a loop or an operator that isn't ONNX's own.
+    """
+    with warnings.catch_warnings():
+        # the exporter's own deprecations, which nobody here can act on
+        warnings.simplefilter("ignore")
+        for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            module,
+            example,
+            dynamo=True,
+            input_names=list(names[0]),
+            output_names=list(names[1]),
+            opset_version=opset,
+            dynamic_shapes=free,
+            verbose=False,
+        )
+    if program is None:
+        raise ParityError(f"{what}: torch.onnx.export gave no program")
+    model = program.model_proto
+    check_operators(model, what)
+    strip(model)
+    onnx.checker.check_model(model)
+    return model
+
+
+def check_operators(model: onnx.ModelProto, what: str) -> None:
+    """See that a graph holds standard operators only, and neither branch nor loop.
+
+    Raises:
+        ParityError: names those that it holds.
+    """
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    alien = sorted({node.op_type for node in nodes if node.op_type in FORBIDDEN or node.domain not in STANDARD})
+    if alien:
+        raise ParityError(f"{what}: the graph holds {', '.join(alien)}, expected none; make the sizes of the module Python ints")
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Take out what the exporter notes of itself: file paths and stack traces of this machine."""
+    graph = model.graph
+    items: list[Any] = [model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer]
+    for item in items:
+        item.doc_string = ""
+        del item.metadata_props[:]

@@ -67,9 +67,12 @@ def new_folder(path: Path) -> Iterator[Path]:
     aside = path.with_name(f"{path.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    yield aside
-    shutil.rmtree(path, ignore_errors=True)
-    aside.replace(path)
+    try:
+        yield aside
+        shutil.rmtree(path, ignore_errors=True)
+        aside.replace(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def sha256_file(path: Path) -> str:

@@ -3,7 +3,14 @@
 METADATA_KEY = "roiseg"
 """Key of a file's metadata under which roiseg's own lie, as JSON."""
 
-HEAD_FILE, BACKBONE_FILE = "head.onnx", "backbone.onnx"
+HEAD_FILE, BACKBONE_FILE, AUX_FILE, FILTER_FILE = "head.onnx", "backbone.onnx", "head.aux.onnx", "filter.onnx"
+
+VARIANT_FILES = {"fp16": "head.fp16.onnx", "int8": "head.int8.onnx"}
+
+END_TO_END_FILES = {"boxes": "end_to_end.onnx", "detector": "end_to_end_detector.onnx"}
+"""Where the boxes come from -> file from images to masks."""
+
+METADATA_FILE = "head.json"
 
 BOXES = "boxes"
 """Input of a head: (R, 5) float32 of image number and xyxy in the unit frame."""

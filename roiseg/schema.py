@@ -13,7 +13,7 @@ from roiseg.coco import DataParams
 from roiseg.dataset import DatasetParams
 from roiseg.errors import ParamsError
 from roiseg.evaluate.evaluate import EvaluateParams
-from roiseg.export.export import ExportParams
+from roiseg.export.params import ExportParams
 from roiseg.extractor.params import ExtractorParams
 from roiseg.heads import parse_model
 from roiseg.losses import LossParams
@@ -90,6 +90,16 @@ def _check_preset(values: Mapping[str, Any], head: str) -> None:
             raise  # told with the section itself
         raise ParamsError("\n".join(f"heads: preset {head!r}: {line}" for line in str(error).splitlines())) from error
     _check_phases(merged)
+    _check_export(merged)
+
+
+def _check_export(values: Mapping[str, Any]) -> None:
+    """That the detector has the boxes that are to be exported."""
+    try:
+        extractor = ExtractorParams.parse(values.get("extractor"), "extractor")
+    except ParamsError:
+        return  # told with its section
+    ExportParams.parse(values.get("export"), "export").check_detections(extractor.detections)
 
 
 def _check_phases(values: Mapping[str, Any]) -> None:

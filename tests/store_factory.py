@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from data_factory import CATEGORIES, image_record, make_coco
-from head_factory import MODELS, fresh_head
+from head_factory import MODELS
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
@@ -31,7 +31,6 @@ from roiseg.cache.writer import StoreWriter
 from roiseg.coco import People, load_people, people_per_image, to_coco
 from roiseg.dataset import DatasetParams, RoiDataset
 from roiseg.evaluate.detections import COLUMNS
-from roiseg.export.export import ExportInputs, ExportParams, ExportPaths, export, real_cases
 from roiseg.extractor.graph import cut
 from roiseg.extractor.params import ExtractorParams
 from roiseg.extractor.session import Backbone
@@ -43,7 +42,7 @@ from roiseg.network_input import to_input
 from roiseg.prepare import choose_pictures
 from roiseg.previews import PREVIEWS_FILE, write_previews
 from roiseg.sampler import Sampler, SamplerParams
-from roiseg.train.checkpoint import BEST, Checkpoint, save_checkpoint
+from roiseg.train.checkpoint import Checkpoint
 from roiseg.trained import HeadSections
 from roiseg.types import CutLayer, StoredType, array_name
 
@@ -316,11 +315,11 @@ def _features(backbone: Backbone, inputs: Sequence[NDArray[np.float32]], cache: 
 
 def shared_project(folders: pytest.TempPathFactory, dtype: StoredType = "float16") -> Project:
     """One project for all tests that only read it."""
-    return _project_in(folders.getbasetemp(), dtype)
+    return project_in(folders.getbasetemp(), dtype)
 
 
 @functools.cache
-def _project_in(base: Path, dtype: StoredType) -> Project:
+def project_in(base: Path, dtype: StoredType) -> Project:
     return make_project(base / f"project_{dtype}", dtype)
 
 
@@ -353,63 +352,6 @@ def make_checkpoint(head: nn.Module, dataset: RoiDataset, params: HeadParams, ep
         rate=0.1,
         rows=[{"epoch": epoch, "miou_fg_roi": 0.5}],
     )
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What the `export` stage made of a random head.
-
-    Attributes:
-        project: the project it belongs to.
-        inputs: what was exported.
-        folder: `head.onnx`, `backbone.onnx`, `head.json`.
-        figures: flat JSON.
-        times: JSON of the log.
-    """
-
-    project: Project
-    inputs: ExportInputs
-    folder: Path
-    figures: Path
-    times: Path
-
-
-def run_export(project: Project, folder: Path, model: Mapping[str, Any] = MODEL, tolerance: float = 1e-3) -> Exported:
-    """Export a random head into `folder`."""
-    val = project.open("val", model)
-    params = parse_model(model)
-    head = fresh_head(params, val.store.specs)
-    _balance(head, val)
-    checkpoint, file = make_checkpoint(head, val, params), folder / BEST
-    save_checkpoint(file, checkpoint)
-    inputs = ExportInputs(head, checkpoint, file, val, project.backbone, project.scales)
-    exported = Exported(project, inputs, folder / "head", folder / "export.json", folder / "times.json")
-    paths = ExportPaths(exported.folder, exported.figures, exported.times)
-    export(inputs, ExportParams(checkpoint=BEST, opset=18, tolerance=tolerance), paths)
-    return exported
-
-
-@torch.no_grad()
-def _balance(head: nn.Module, val: RoiDataset) -> None:
-    """Shift and scale the last layer so that each class wins somewhere: a mask that is always empty shows nothing."""
-    cases = [(dict(zip(val.layers, case, strict=False)), case[-1]) for case in real_cases(val, len(val.rows))]
-    logits = torch.cat([head(features, boxes).mask_logits for features, boxes in cases])
-    classes = [module for module in head.modules() if isinstance(module, nn.Conv2d) and module.out_channels == logits.shape[1]]
-    last = classes[-1]
-    scale = 2 / logits.std(dim=(0, 2, 3))
-    last.weight.mul_(scale.view(-1, 1, 1, 1))
-    if last.bias is not None:
-        last.bias.sub_(logits.mean(dim=(0, 2, 3))).mul_(scale)
-
-
-def shared_export(folders: pytest.TempPathFactory) -> Exported:
-    """One export for all tests that only read it: an export takes seconds."""
-    return _export_in(folders.getbasetemp())
-
-
-@functools.cache
-def _export_in(base: Path) -> Exported:
-    return run_export(_project_in(base, "float16"), base / "export")
 
 
 def _cut(path: Path, dtype: StoredType) -> Path:

@@ -1,38 +1,36 @@
-"""The `export` stage: a folder with all that prediction needs, and the proof that it agrees."""
+"""The `export` stage: a folder with all that prediction needs, and the proof that it agrees with what was trained."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
-from roiseg.batches import Loading, dequantise, single_batch
-from roiseg.classes import CLASS_NAMES
 from roiseg.dataset import RoiDataset
 from roiseg.evaluate.complexity import counted_figures
-from roiseg.export.onnx import export_head
-from roiseg.export.parity import RealRois, parity
+from roiseg.evaluate.pictures import load_fixed
+from roiseg.export.end_to_end_parity import end_to_end_parity
+from roiseg.export.files import Source, write_files
+from roiseg.export.half import make_half
+from roiseg.export.metadata import Learnt, head_metadata
+from roiseg.export.params import ExportParams
+from roiseg.export.parity import RealRois
+from roiseg.export.quantize import calibration_feeds, calibration_rows, make_int8
 from roiseg.export.timing import measure
-from roiseg.extractor.graph import bake_scales, load_graph
-from roiseg.files import new_folder, sha256_file, write_bytes, write_json
-from roiseg.onnx_names import BACKBONE_FILE, HEAD_FILE
-from roiseg.params import Section
-from roiseg.train.checkpoint import CHECKPOINT_FILE, Checkpoint
+from roiseg.export.variants import variant_figures
+from roiseg.extractor.graph import load_graph
+from roiseg.files import new_folder, write_json
+from roiseg.network_input import InputRule
+from roiseg.onnx_names import END_TO_END_FILES, FILTER_FILE, HEAD_FILE, VARIANT_FILES
+from roiseg.predict import Predictor
+from roiseg.train.checkpoint import Checkpoint
+from roiseg.trained import HeadSections
 
-REAL_IMAGES = 3
-"""Validation images whose cached features are compared too."""
-
-
-class ExportParams(Section):
-    """Section `export`."""
-
-    checkpoint: str = Field(pattern=CHECKPOINT_FILE)
-    opset: int = Field(ge=18, le=22)
-    tolerance: float = Field(gt=0)
+CALIBRATION_SEED = 0
+"""Of the draw of images to calibrate on."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,10 @@ class ExportInputs:
         head: trained, in eval mode, on the CPU.
         checkpoint: where its weights came from.
         file: that it was read from.
-        val: validation split, for real features.
+        sections: of the head.
+        train: training split, to calibrate on.
+        val: validation split, to compare on.
+        pictures: folder of some validation images, for the files that begin with an image.
         backbone: the cut ONNX.
         scales: of int8 layers.
     """
@@ -51,45 +52,12 @@ class ExportInputs:
     head: nn.Module
     checkpoint: Checkpoint
     file: Path
+    sections: HeadSections
+    train: RoiDataset
     val: RoiDataset
+    pictures: Path
     backbone: Path
     scales: Mapping[str, NDArray[Any]]
-
-
-def head_metadata(inputs: ExportInputs) -> dict[str, Any]:
-    """What a user of the files must know, and nothing that a second export would change."""
-    store = inputs.val.store
-    asked = store.asked
-    return {
-        "classes": list(CLASS_NAMES),
-        "boxes": "float32 (R, 5): image number, x0, y0, x1, y1 in [0, 1] of the network input",
-        "masks": "float32 (R, 3, h, w): probabilities at the centres of a grid over the box",
-        "layers": {
-            name: {"channels": store.specs[name].channels, "stride_hw": list(store.specs[name].stride_hw)}
-            for name in inputs.val.layers
-        },
-        "tensors": {name: asked["layers"][name] for name in inputs.val.layers if name in asked["layers"]},
-        "input": asked["input"],
-        "dtype": asked["dtype"],
-        "scales": {name: [float(value) for value in store.scales[name]] for name in inputs.val.layers if name in store.scales},
-        "roi_padding": inputs.val.params.roi_padding,
-        "mask_hw": list(inputs.val.mask_hw),
-        "epoch": inputs.checkpoint.epoch,
-        "miou_fg_roi": inputs.checkpoint.metrics["miou_fg_roi"],
-        "params": inputs.checkpoint.params,
-        "backbone_sha256": sha256_file(inputs.backbone),
-    }
-
-
-def real_cases(val: RoiDataset, count: int) -> list[tuple[Tensor, ...]]:
-    """Cached features and annotated boxes of the first images."""
-    scales = {name: torch.from_numpy(values) for name, values in val.store.scales.items()}
-    cases = []
-    for row in val.rows[:count].tolist():
-        batch = single_batch(val, row)
-        features = dequantise(batch.features, scales, torch.device("cpu"))
-        cases.append((*(features[name] for name in val.layers), batch.boxes))
-    return cases
 
 
 @dataclass(frozen=True)
@@ -108,7 +76,7 @@ class ExportPaths:
 
 
 def export(inputs: ExportInputs, params: ExportParams, paths: ExportPaths) -> dict[str, float]:
-    """Write `head.onnx`, `backbone.onnx` and `head.json` into a folder, the figures of their check and cost, and their times.
+    """Write the files of a head into a folder, the figures of their check and cost, and their times.
 
     Args:
         inputs: head, checkpoint, data.
@@ -119,28 +87,59 @@ def export(inputs: ExportInputs, params: ExportParams, paths: ExportPaths) -> di
         The figures, before they are rounded.
 
     Raises:
-        ParityError: the exported head disagrees with torch; nothing is written then.
+        ParityError: a file disagrees with torch, or with the files that it is made of; nothing is written then.
+        GraphError: a graph that can't be made.
+        ParamsError: the detector's boxes are asked for, and it has none.
     """
+    params.check_detections(inputs.sections.extractor.detections)
     specs = [inputs.val.store.specs[name] for name in inputs.val.layers]
-    height, width = inputs.val.store.asked["input"]["hw"]
-    metadata = head_metadata(inputs)
+    learnt = Learnt.of(inputs.checkpoint, inputs.file)
+    metadata = head_metadata(inputs.sections, specs, inputs.val.store.scales, learnt, inputs.backbone)
+    input_hw = inputs.sections.extractor.input_hw
+    source = Source(inputs.head, specs, input_hw, metadata, load_graph(inputs.backbone), inputs.scales)
+    real = RealRois.spread(inputs.val, params.images, inputs.sections.reader)
     with new_folder(paths.out) as folder:
-        written = export_head(inputs.head, specs, (height, width), params.opset, metadata, folder / HEAD_FILE)
-        real = RealRois(inputs.val, inputs.val.rows[:REAL_IMAGES].tolist(), Loading(1, 1, 1))
-        found = parity(inputs.head, specs, (height, width), folder / HEAD_FILE, params.tolerance, real)
-        backbone = bake_scales(load_graph(inputs.backbone), inputs.scales)
-        write_bytes(folder / BACKBONE_FILE, backbone.SerializeToString(deterministic=True))
-        write_json(folder / "head.json", written.metadata)
-        size = (folder / HEAD_FILE).stat().st_size
-    result = {
-        "parity_max_abs": found.max_abs,
-        "parity_miou_difference": found.miou_difference,
-        **counted_figures(inputs.head, specs, (height, width)),
-        "checkpoint_bytes": inputs.file.stat().st_size,
-        "onnx_bytes": size,
-        "onnx_nodes": len(written.model.graph.node),
-    }
+        written = write_files(source, params, real, folder)
+        figures: dict[str, float] = {
+            "parity_max_abs": written.parity.max_abs,
+            "parity_miou_difference": written.parity.miou_difference,
+            **counted_figures(inputs.head, specs, input_hw),
+            "checkpoint_bytes": inputs.file.stat().st_size,
+            "onnx_bytes": (folder / HEAD_FILE).stat().st_size,
+            "onnx_nodes": len(written.head.model.graph.node),
+            "onnx_nodes_before_simplification": written.head.traced_nodes,
+            **_variants(inputs, params, real, folder),
+            **_end_to_end(inputs, params, folder),
+        }
     # Rounded up to three digits: the last bits of a float32 sum aren't a property of the head.
-    write_json(paths.figures, result | {"parity_max_abs": float(f"{found.max_abs:.3g}")})
-    write_json(paths.times, measure(inputs.head, specs, (height, width), paths.out / HEAD_FILE))
-    return result
+    write_json(paths.figures, figures | {"parity_max_abs": float(f"{written.parity.max_abs:.3g}")})
+    variants: dict[str, Path] = {name: paths.out / VARIANT_FILES[name] for name in params.variants}
+    write_json(paths.times, measure(inputs.head, specs, input_hw, paths.out / HEAD_FILE, variants))
+    return figures
+
+
+def _variants(inputs: ExportInputs, params: ExportParams, real: RealRois, folder: Path) -> dict[str, float]:
+    """Write the smaller files; what they weigh and cost in accuracy."""
+    head = folder / HEAD_FILE
+    files: dict[str, Path] = {name: folder / VARIANT_FILES[name] for name in params.variants}
+    if "fp16" in files:
+        make_half(head, files["fp16"])
+    if "int8" in files:
+        rows = calibration_rows(inputs.train, params.calibration_images, CALIBRATION_SEED)
+        make_int8(head, files["int8"], calibration_feeds(inputs.train, rows))
+    return variant_figures(head, files, inputs.val, real.rows) if files else {}
+
+
+def _end_to_end(inputs: ExportInputs, params: ExportParams, folder: Path) -> dict[str, float]:
+    """Compare the files from images to masks with the single steps, on whole images with their annotated people."""
+    fixed = load_fixed(inputs.pictures, inputs.val)
+    if not params.end_to_end or not fixed:
+        return {}
+    filter_file = folder / FILTER_FILE if params.filter is not None else None
+    steps = Predictor(folder, "cpu", filter_file=filter_file)
+    rule = InputRule.from_plain(steps.metadata["input"])
+    people = [inputs.val.index.people(picture.row) for picture in fixed]
+    boxes = [inputs.val.index.resize(item.row).boxes_to_image(item.boxes[item.roi_numbers]) for item in people]
+    pixels = [np.ascontiguousarray(picture.pixels) for picture in fixed]
+    shares = [end_to_end_parity(folder / END_TO_END_FILES[name], steps, rule, pixels, boxes) for name in params.end_to_end]
+    return {"end_to_end_differing_share": max(shares)}

@@ -12,7 +12,7 @@ import torch
 from onnx import helper
 
 from roiseg.errors import ParityError, UnwritableError
-from roiseg.export.onnx import traced
+from roiseg.export.trace import trace
 from roiseg.files import write_bytes
 from roiseg.filters import Filter, FilterParams, Threshold, build_filter
 from roiseg.onnx_names import METADATA_KEY
@@ -40,7 +40,7 @@ def filter_graph(params: FilterParams, *, channels: int, opset: int) -> onnx.Mod
     module = build_filter(params, channels=channels)
     free = {axis: torch.export.Dim(name) for axis, name in ((0, "images"), (2, "height"), (3, "width"))}
     example = torch.zeros(2, channels, 11, 13)
-    model = traced(module, (example,), {INPUT: free}, [OUTPUT], opset, f"filter {params.kind!r}")
+    model = trace(module, (example,), ([INPUT], [OUTPUT]), (free,), opset, f"filter {params.kind!r}")
     described = {
         "filter": {"kind": params.kind, **params.chosen()},
         "channels": channels,

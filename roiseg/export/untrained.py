@@ -20,14 +20,14 @@ from roiseg.cache.scales import load_scales
 from roiseg.cut_graph import CutGraph
 from roiseg.errors import CheckpointError, GraphError, StoreError, UnwritableError
 from roiseg.evaluate.checkpoints import Asked, own_values
-from roiseg.export.export import ExportParams
+from roiseg.export.files import Source, write_files
 from roiseg.export.metadata import Learnt, head_metadata
-from roiseg.export.onnx import export_head
-from roiseg.export.parity import Parity, RealRois, parity
-from roiseg.extractor.graph import bake_scales, load_graph, read_metadata
-from roiseg.files import new_folder, write_bytes, write_json
+from roiseg.export.params import ExportParams
+from roiseg.export.parity import Parity, RealRois
+from roiseg.extractor.graph import load_graph, read_metadata
+from roiseg.files import new_folder
 from roiseg.heads import build_head
-from roiseg.onnx_names import BACKBONE_FILE, HEAD_FILE
+from roiseg.onnx_names import METADATA_FILE
 from roiseg.params import load_section
 from roiseg.train.checkpoint import BEST, Checkpoint, differing, load_checkpoint
 from roiseg.train.train import TrainSections
@@ -35,7 +35,6 @@ from roiseg.trained import FEATURES, INDEX, HeadSections, checkpoint_file, with_
 from roiseg.types import IMAGE, INT8_MAX, FeatureSpec
 
 BACKBONE, SCALES = Path("data/backbone.onnx"), Path("data/scales.npz")
-METADATA_FILE = "head.json"
 
 REAL_IMAGES = 8
 """Validation images that the file is compared on, where their features are there."""
@@ -48,7 +47,7 @@ class Deployed:
     """What `deploy` wrote.
 
     Attributes:
-        folder: with `head.onnx`, `backbone.onnx` and `head.json`.
+        folder: as stage `export` fills it, but for the variants of the head.
         learnt: where the weights come from.
         parity: of the head's file with torch.
         real_images: how many images it was compared on, besides random input.
@@ -64,7 +63,7 @@ class Deployed:
         weights = f"weights after epoch {self.learnt.epoch}" if self.learnt.epoch else "fresh weights"
         on = f"random input and {self.real_images} validation images" if self.real_images else "random input"
         return [
-            f"{self.folder}: {HEAD_FILE} ({weights}), {BACKBONE_FILE}, {METADATA_FILE}",
+            f"{self.folder}: {', '.join(sorted(path.name for path in self.folder.iterdir()))} ({weights})",
             f"  largest difference from torch {self.parity.max_abs:.1e}, on {on}",
         ]
 
@@ -88,7 +87,7 @@ def deploy(values: Mapping[str, Any], checkpoint: Path | None, out: Path) -> Dep
     Raises:
         GraphError: there is no cut detector, or it lacks what the head reads.
         CheckpointError: see `load_checkpoint`, `own_values` and `with_weights`.
-        ParamsError: a fault in the params.
+        ParamsError: a fault in the params, or the detector's boxes are asked for and it has none.
         ParityError: the file disagrees with torch; nothing is written then.
         UnwritableError: `out` holds something else.
     """
@@ -99,18 +98,17 @@ def deploy(values: Mapping[str, Any], checkpoint: Path | None, out: Path) -> Dep
     info = read_metadata(graph, BACKBONE)
     chosen = _fresh(values, info) if checkpoint is None else _trained(values, checkpoint, info)
     sections, params = chosen.sections, load_section(ExportParams, "export", values)
+    params.check_detections(sections.extractor.detections)
     named = layer_specs(info, sections)
     specs = [named[name] for name in sections.model.layers]
     scales = _scales(info, trained=checkpoint is not None)
     images = {IMAGE: np.full(3, 1 / 255, dtype=np.float32)}
     metadata = head_metadata(sections, specs, scales | images, chosen.learnt, BACKBONE)
     real = _real_rois(sections, specs)
+    source = Source(chosen.head, specs, info.input_hw, metadata, graph, scales)
     with new_folder(out) as folder:
-        written = export_head(chosen.head, specs, info.input_hw, params.opset, metadata, folder / HEAD_FILE)
-        found = parity(chosen.head, specs, info.input_hw, folder / HEAD_FILE, params.tolerance, real)
-        write_bytes(folder / BACKBONE_FILE, bake_scales(graph, scales).SerializeToString(deterministic=True))
-        write_json(folder / METADATA_FILE, written.metadata)
-    return Deployed(out, chosen.learnt, found, len(real.rows) if real else 0)
+        written = write_files(source, params, real, folder)
+    return Deployed(out, chosen.learnt, written.parity, len(real.rows) if real else 0)
 
 
 def layer_specs(info: CutGraph, sections: HeadSections) -> dict[str, FeatureSpec]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from export_factory import Exported, shared_export
 from numpy.typing import NDArray
-from store_factory import Exported, shared_export
 
 from roiseg.predict import Predictor
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store_factory import Exported, shared_export, shared_project
+from export_factory import Exported, shared_export
+from store_factory import shared_project
 from typer.testing import CliRunner, Result
 
 from roiseg import cli

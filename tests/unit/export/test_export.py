@@ -1,32 +1,60 @@
-"""Tests of roiseg.export: what the files say, what they don't, the same bytes twice, and a disagreement that is caught."""
+"""Tests of roiseg.export: what the folder and the figures hold, the same bytes twice, and a disagreement that is caught."""
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from store_factory import CHANNELS, TENSORS, Exported, Project, run_export, shared_export, shared_project
-from torch import nn
+from export_factory import Exported, export_params, run_export, shared_export
+from store_factory import CHANNELS, shared_project
 
-from roiseg.errors import ParityError, ProviderError
-from roiseg.export import export as export_module
+from roiseg.errors import ParamsError, ParityError, ProviderError
+from roiseg.evaluate.pictures import load_fixed
 from roiseg.export import timing
-from roiseg.export.export import ExportInputs, ExportParams, ExportPaths, export, head_metadata
-from roiseg.export.onnx import ExportedHead
+from roiseg.export.export import ExportPaths, export
 from roiseg.export.timing import measure
 from roiseg.extractor.session import Backbone
-from roiseg.files import sha256_file
 from roiseg.onnx_names import METADATA_KEY
-from roiseg.train.checkpoint import BEST
+from roiseg.predict import Predictor
 from roiseg.types import FeatureSpec
+
+COSTS = {
+    "parameters",
+    "gflops_per_roi",
+    "gflops_per_image",
+    "peak_mib_1_roi",
+    "peak_mib_3_rois",
+    "peak_mib_10_rois",
+    "checkpoint_bytes",
+    "onnx_bytes",
+    "onnx_nodes",
+    "onnx_nodes_before_simplification",
+}
+PARITY = {"parity_max_abs", "parity_miou_difference"}
+VARIANT = ("bytes", "size_ratio", "miou_fg_roi", "miou_fg_roi_loss")
+PLAIN = {"head.onnx", "backbone.onnx", "head.json"}
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return shared_export(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Every file that there is, of an int8 cache."""
+    return run_export(
+        shared_project(tmp_path_factory, "int8"),
+        tmp_path_factory.mktemp("whole"),
+        include_aux=True,
+        variants=["fp16", "int8"],
+        end_to_end=["boxes"],
+        filter={"kind": "morphological", "preset": "light"},
+    )
 
 
 def specs_of(exported: Exported) -> list[FeatureSpec]:
@@ -39,21 +67,9 @@ def paths_in(folder: Path) -> ExportPaths:
 
 
 def test_folder_and_figures(exported: Exported) -> None:
-    assert {path.name for path in exported.folder.iterdir()} == {"head.onnx", "backbone.onnx", "head.json"}
+    assert {path.name for path in exported.folder.iterdir()} == PLAIN
     figures = json.loads(exported.figures.read_text())
-    assert set(figures) == {
-        "parity_max_abs",
-        "parity_miou_difference",
-        "parameters",
-        "gflops_per_roi",
-        "gflops_per_image",
-        "peak_mib_1_roi",
-        "peak_mib_3_rois",
-        "peak_mib_10_rois",
-        "checkpoint_bytes",
-        "onnx_bytes",
-        "onnx_nodes",
-    }
+    assert set(figures) == COSTS | PARITY
     assert 0 <= figures["parity_max_abs"] < 1e-4
     assert figures["parameters"] == sum(item.numel() for item in exported.inputs.head.parameters())
     assert 0 < figures["gflops_per_roi"] < figures["gflops_per_image"]
@@ -61,6 +77,43 @@ def test_folder_and_figures(exported: Exported) -> None:
     assert figures["checkpoint_bytes"] == exported.inputs.file.stat().st_size
     assert figures["onnx_bytes"] == (exported.folder / "head.onnx").stat().st_size
     assert figures["onnx_nodes"] == len(onnx.load(exported.folder / "head.onnx").graph.node)
+    assert figures["onnx_nodes"] <= figures["onnx_nodes_before_simplification"]
+
+
+def test_every_file_and_its_figures(whole: Exported) -> None:
+    assert {path.name for path in whole.folder.iterdir()} == PLAIN | {
+        "head.aux.onnx",
+        "head.fp16.onnx",
+        "head.int8.onnx",
+        "end_to_end.onnx",
+        "filter.onnx",
+    }
+    figures = json.loads(whole.figures.read_text())
+    variants = {f"{name}_{figure}" for name in ("fp16", "int8") for figure in VARIANT}
+    assert set(figures) == COSTS | PARITY | variants | {"end_to_end_differing_share"}
+    for name in ("fp16", "int8"):
+        assert figures[f"{name}_bytes"] == (whole.folder / f"head.{name}.onnx").stat().st_size
+        assert figures[f"{name}_size_ratio"] == pytest.approx(figures[f"{name}_bytes"] / figures["onnx_bytes"], abs=1e-6)
+    assert figures["end_to_end_differing_share"] <= 1e-4
+    times = json.loads(whole.times.read_text())
+    assert {"onnxruntime_fp16", "onnxruntime_int8"} <= set(times)
+
+
+def test_the_folder_is_all_that_prediction_needs(whole: Exported) -> None:
+    predictor = Predictor(whole.folder / "head.int8.onnx", "cpu", filter_file=whole.folder / "filter.onnx")
+    (picture, *_) = load_fixed(whole.inputs.pictures, whole.inputs.val)
+    predictor.set_image(np.ascontiguousarray(picture.pixels))
+    (person,) = predictor.predict([[0.1, 0.1, 0.9, 0.9]], frame="unit")
+    assert person.mask.shape == picture.pixels.shape[:2]
+
+
+def test_metadata_lies_in_the_file_and_beside_it(whole: Exported) -> None:
+    found = {item.key: json.loads(item.value) for item in onnx.load(whole.folder / "head.onnx").metadata_props}
+    assert found == {METADATA_KEY: json.loads((whole.folder / "head.json").read_text())}
+    assert found[METADATA_KEY]["dtype"] == "int8"
+    assert found[METADATA_KEY]["auxiliary_included_in_export"] is False
+    for name, scales in whole.project.scales.items():
+        np.testing.assert_allclose(found[METADATA_KEY]["scales"][name], scales, rtol=1e-6)
 
 
 def test_times_of_both_engines_are_in_the_log(exported: Exported) -> None:
@@ -76,7 +129,7 @@ def test_times_of_both_engines_are_in_the_log(exported: Exported) -> None:
 def test_a_file_that_onnxruntime_refuses_has_no_times(
     exported: Exported, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refused(*_: object) -> None:
+    def refused(*_: object, **__: object) -> None:
         raise ProviderError("onnxruntime can't make a session on 'cpu'")
 
     monkeypatch.setattr(timing, "make_session", refused)
@@ -86,40 +139,18 @@ def test_a_file_that_onnxruntime_refuses_has_no_times(
     assert "head.onnx: no times of onnxruntime on cpu: onnxruntime can't make a session on 'cpu'" in caplog.text
 
 
-def test_metadata(exported: Exported) -> None:
-    model = onnx.load(exported.folder / "head.onnx")
-    found = {item.key: json.loads(item.value) for item in model.metadata_props}
-    assert set(found) == {METADATA_KEY}
-    metadata = found[METADATA_KEY]
-    assert metadata == json.loads((exported.folder / "head.json").read_text())
-    assert metadata["classes"] == ["background", "target", "non_target"]
-    assert metadata["layers"] == {
-        "layer_34": {"channels": 6, "stride_hw": [8.0, 8.0]},
-        "layer_3": {"channels": 4, "stride_hw": [4.0, 4.0]},
-    }
-    assert metadata["tensors"] == TENSORS
-    assert metadata["input"] == {"hw": [64, 96], "resize": "stretch", "color": "rgb", "pixel_max": 1.0}
-    assert (metadata["dtype"], metadata["scales"]) == ("float16", {})
-    assert (metadata["mask_hw"], metadata["roi_padding"]) == ([12, 10], 0.0)
-    assert (metadata["epoch"], metadata["miou_fg_roi"]) == (3, 0.5)
-    assert metadata["params"]["model"]["head"] == "roi_crop"
-    assert metadata["backbone_sha256"] == sha256_file(exported.project.backbone)
-    assert "x0, y0, x1, y1" in metadata["boxes"]
-
-
-def test_files_name_no_place_of_this_machine(exported: Exported) -> None:
-    for path in exported.folder.iterdir():
+def test_files_name_no_place_of_this_machine(whole: Exported) -> None:
+    for path in whole.folder.iterdir():
         data = path.read_bytes()
-        for trace in (b"/home", b"/root", b"/usr", b"/tmp", b".py", b"Traceback", str(exported.project.root).encode()):
+        for trace in (b"/home", b"/root", b"/usr", b"/tmp", b".py", b"Traceback", str(whole.project.root).encode()):
             assert trace not in data, (path.name, trace)
         assert not re.search(rb"site-packages|stack_trace|namespace", data), path.name
 
 
-def test_backbone_is_the_cut_one(exported: Exported) -> None:
+def test_backbone_is_the_cut_one_with_its_scales(whole: Exported) -> None:
     image = np.random.default_rng(0).random((1, 3, 64, 96), dtype=np.float32)
-    first, second = (
-        Backbone(path, "cpu", "float32")(image) for path in (exported.project.backbone, exported.folder / "backbone.onnx")
-    )
+    first = Backbone(whole.project.backbone, "cpu", "float32", whole.project.scales)(image)
+    second = Backbone(whole.folder / "backbone.onnx", "cpu", "float32")(image)
     assert first.keys() == second.keys() == CHANNELS.keys()
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
@@ -134,41 +165,35 @@ def test_two_exports_have_the_same_bytes(exported: Exported, tmp_path: Path) -> 
 # --- failure ---
 
 
-def test_a_failed_export_writes_nothing(exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def without_exporter(head: nn.Module, *arguments: object) -> ExportedHead:
-        path = arguments[-1]
-        assert isinstance(path, Path)
-        path.write_bytes((exported.folder / "head.onnx").read_bytes())
-        return ExportedHead(onnx.load(path), {}, 0)
-
-    monkeypatch.setattr(export_module, "export_head", without_exporter)
-    with pytest.raises(ParityError):
-        export(exported.inputs, ExportParams(checkpoint=BEST, opset=18, tolerance=1e-12), paths_in(tmp_path))
-    assert not (tmp_path / "head").exists()
-    assert not (tmp_path / "figures.json").exists()
-    assert not (tmp_path / "logs").exists()
+def test_a_failed_export_writes_nothing(exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(ParityError, match=r"head\.onnx: masks differs from torch by .* expected at most 1e-12"):
+        export(exported.inputs, export_params(tolerance=1e-12), paths_in(tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_int8_scales_are_in_the_files(
-    exported: Exported, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_detectors_boxes_need_a_detector_that_gives_them(exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"export\.end_to_end: 'detector' is there and extractor\.detections is null; name the"):
+        export(exported.inputs, export_params(end_to_end=["boxes", "detector"]), paths_in(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_twice() -> None:
+    with pytest.raises(ParamsError, match=r"export\.variants: .*fp16 is named twice, expected each name at most once"):
+        export_params(variants=["fp16", "int8", "fp16"])
+
+
+def test_a_whole_image_file_that_says_something_else_is_found(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The head's graph is the float16 one: what differs is the metadata and the backbone."""
-    project: Project = shared_project(tmp_path_factory, "int8")
-    given = exported.inputs
-    inputs = ExportInputs(given.head, given.checkpoint, given.file, project.open("val"), project.backbone, project.scales)
-    metadata = head_metadata(inputs)
-    assert metadata["dtype"] == "int8"
-    for name, scales in project.scales.items():
-        np.testing.assert_allclose(metadata["scales"][name], scales, rtol=1e-6)
-    head_file = (exported.folder / "head.onnx").read_bytes()
+    """The single steps pad the ROIs, the file was made without: people have other outlines."""
+    inputs = replace(exported.inputs, val=exported.project.open("val"))
+    true_init = Predictor.__init__
 
-    def without_exporter(head: nn.Module, *arguments: object) -> ExportedHead:
-        Path(str(arguments[-1])).write_bytes(head_file)
-        return ExportedHead(onnx.load_from_string(head_file), {}, 0)
+    def padded(self: Predictor, *arguments: object, **named: object) -> None:
+        true_init(self, *arguments, **named)  # type: ignore[arg-type]
+        self.metadata["roi_padding"] = 0.3
 
-    monkeypatch.setattr(export_module, "export_head", without_exporter)
-    export(inputs, ExportParams(checkpoint=BEST, opset=18, tolerance=1e-3), paths_in(tmp_path))
-    image = np.random.default_rng(0).random((1, 3, 64, 96), dtype=np.float32)
-    first = Backbone(project.backbone, "cpu", "float32", project.scales)(image)
-    second = Backbone(tmp_path / "head" / "backbone.onnx", "cpu", "float32")(image)
-    assert all(np.array_equal(first[name], second[name]) for name in CHANNELS)
+    monkeypatch.setattr(Predictor, "__init__", padded)
+    with pytest.raises(ParityError, match=r"end_to_end\.onnx: .* of the pixels of \d+ images differ from the single steps"):
+        export(inputs, export_params(end_to_end=["boxes"]), paths_in(tmp_path))
+    assert list(tmp_path.iterdir()) == []

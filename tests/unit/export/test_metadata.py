@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from store_factory import TENSORS, Exported, shared_export
+from export_factory import Exported, shared_export
+from store_factory import TENSORS
 
 from roiseg.export.metadata import Learnt, head_metadata
 from roiseg.extractor.params import DetectionParams

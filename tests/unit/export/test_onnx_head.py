@@ -5,13 +5,12 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from export_factory import Exported, real_cases, shared_export
 from onnx import TensorProto, helper
-from store_factory import Exported, shared_export
 
 from roiseg.batches import Loading
 from roiseg.errors import GraphError
 from roiseg.evaluate.infer import Score, predictions
-from roiseg.export.export import real_cases
 from roiseg.export.onnx_head import OnnxHead
 
 

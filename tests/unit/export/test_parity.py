@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from export_factory import Exported, shared_export
 from onnx import numpy_helper
-from store_factory import Exported, shared_export
 from torch import Tensor, nn
 
 from roiseg.batches import Loading

@@ -8,8 +8,9 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from export_factory import Exported, shared_export
 from onnx import numpy_helper
-from store_factory import DATASET, MODEL, Exported, extractor_params, make_checkpoint, shared_export, shared_project
+from store_factory import DATASET, MODEL, extractor_params, make_checkpoint, shared_project
 from typer.testing import CliRunner
 
 from roiseg.cli import app
@@ -55,7 +56,7 @@ def values_of(exported: Exported, **changes: object) -> dict[str, Any]:
     return {**read_yaml(PARAMS), **own, **changes}
 
 
-def checkpoint_of(exported: Exported, values: dict[str, Any], path: Path, **fields: object) -> Path:
+def checkpoint_of(exported: Exported, values: dict[str, Any], path: Path, **fields: Any) -> Path:  # noqa: ANN401 - of a checkpoint
     """A file that holds the exported head, with all sections that a run keeps."""
     given = make_checkpoint(exported.inputs.head, exported.inputs.val, parse_model(MODEL))
     params = {name: values[name] for name in ("dataset", "sampler", "model", "loss", "train")}
@@ -71,7 +72,7 @@ def test_fresh_weights_need_the_cut_detector_alone(exported: Exported, place: Pa
     """They are those that a run with this seed begins with."""
     values = values_of(exported)
     done = deploy(values, None, place / "out")
-    assert {path.name for path in (place / "out").iterdir()} == {"head.onnx", "backbone.onnx", "head.json"}
+    assert {path.name for path in (place / "out").iterdir()} == {"head.onnx", "backbone.onnx", "head.json", "end_to_end.onnx"}
     assert (done.learnt.epoch, done.real_images) == (0, 0)
     assert 0 < done.parity.max_abs < 1e-4
     with torch.random.fork_rng():

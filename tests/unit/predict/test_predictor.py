@@ -12,11 +12,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from export_factory import Exported, run_export, shared_export
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from pooling_factory import write_pooling
 from pycocotools import mask as coco_mask
-from store_factory import MODEL, Exported, make_project, run_export, shared_export
+from store_factory import MODEL, make_project
 
 from roiseg.batches import Loading
 from roiseg.errors import BoxError, GraphError, NoImageError, PredictionError

@@ -10,9 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from export_factory import Exported, shared_export
 from numpy.typing import ArrayLike
 from pycocotools import mask as coco_mask
-from store_factory import Exported, shared_export
 
 from roiseg.errors import BoxError, GraphError, PredictionError
 from roiseg.geometry import Floats

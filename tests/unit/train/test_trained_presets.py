@@ -10,7 +10,8 @@ import pytest
 import store_factory
 from store_factory import Project, cache_params, extractor_params, make_project
 
-from roiseg.export.export import ExportInputs, ExportParams, ExportPaths, export
+from roiseg.export.export import ExportInputs, ExportPaths, export
+from roiseg.export.params import ExportParams
 from roiseg.heads import parse_model
 from roiseg.params import HEAD_SECTIONS, PARAMS_FILE, load_section, overlay, preset_names, preset_path, read_yaml
 from roiseg.train.checkpoint import by_epoch, load_checkpoint
@@ -128,7 +129,18 @@ def test_a_preset_trains_resumes_and_exports(project: Project, tmp_path: Path, m
     assert checkpoint.params["model"] == json.loads(sections.head.model.model_dump_json()), "values, not what the preset says"
     val = sections.head.open_split("val", project.index, project.features)
     head, best = load_head(out, exported.checkpoint, sections.head, val)
-    inputs = ExportInputs(head, best, out / exported.checkpoint, val, project.backbone, project.scales)
+    train = sections.head.open_split("train", project.index, project.features)
+    inputs = ExportInputs(
+        head=head,
+        checkpoint=best,
+        file=out / exported.checkpoint,
+        sections=sections.head,
+        train=train,
+        val=val,
+        pictures=project.index / "val/pictures",
+        backbone=project.backbone,
+        scales=project.scales,
+    )
     figures = export(inputs, exported, ExportPaths(Path("onnx"), Path("export.json"), Path("times.json")))
     assert figures["parity_max_abs"] <= exported.tolerance
     assert figures["parameters"] == sum(item.numel() for item in head.parameters()) < 500_000

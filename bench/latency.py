@@ -1,0 +1,204 @@
+"""How long an image takes on the way from pixels to masks, part by part, and the same in one ONNX.
+
+    python -m bench.latency [--head default] [--filter fast] [--rounds 9] [--no-compile] [--json FILE]
+
+Runs on the processor, and on CUDA where there is a device. All ways of a part take turns in each round; told is the median over
+the rounds and its ratio to the first way of the part, since a time alone says little on a machine that others use too. Needs the
+outs of `dvc repro`.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from roiseg.evaluate.complexity import example
+from roiseg.export.filter_onnx import export_filter
+from roiseg.export.params import ExportParams
+from roiseg.extractor.images import decode, read_bytes
+from roiseg.files import write_json
+from roiseg.filters import FilterParams
+from roiseg.geometry import Floats
+from roiseg.network_input import Pixels
+from roiseg.onnx_names import BOXES, HEAD_FILE, OUTPUT, feature_input
+from roiseg.params import load_params, load_section
+from roiseg.predict import Predictor
+from roiseg.progress import progress
+from roiseg.runtime import make_session
+from roiseg.trained import HEADS, INDEX, HeadSections, load_head
+from roiseg.types import FeatureSpec, Provider
+from roiseg.work import WORK
+
+ONNX = Path("models/onnx")
+ROIS = (1, 3, 10, 50)
+WARM_UP = 2
+END_TO_END = "end_to_end.onnx"
+
+Ways = dict[str, Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured.
+
+    Attributes:
+        folder: that `export` wrote.
+        head: the same head in torch, in eval mode.
+        specs: its layers, in order.
+        input_hw: size of the network input.
+        pixels: an image (H, W, 3), BGR.
+        compile: whether torch compiles too.
+        rounds: passes of each way.
+    """
+
+    folder: Path
+    head: nn.Module
+    specs: list[FeatureSpec]
+    input_hw: tuple[int, int]
+    pixels: Pixels
+    compile: bool
+    rounds: int
+
+
+def open_setting(name: str, rounds: int, *, compiled: bool) -> Setting:
+    """The head `name`, and the first picture that `prepare` kept of the validation split."""
+    values = load_params(name)
+    sections = HeadSections.load(values)
+    val = sections.open_split("val")
+    head, _ = load_head(HEADS / name, load_section(ExportParams, "export", values).checkpoint, sections, val)
+    picture = sorted((INDEX / "val" / "pictures").iterdir())[0]
+    specs = [val.store.specs[layer] for layer in val.layers]
+    return Setting(
+        ONNX / name, head, specs, sections.extractor.input_hw, decode(read_bytes(picture), picture.name), compiled, rounds
+    )
+
+
+def boxes_in(pixels: Pixels, rois: int) -> Floats:
+    """(R, 4) xyxy, image frame: people of a fifth to a half of the image's height, anywhere."""
+    rng = np.random.default_rng(0)
+    height, width = pixels.shape[:2]
+    size = rng.uniform(0.2, 0.5, (rois, 1)) * height * np.array([[0.4, 1.0]])
+    corner = rng.random((rois, 2)) * (np.array([[width, height]]) - size)
+    return np.concatenate([corner, corner + size], axis=1)
+
+
+def take_turns(ways: Mapping[str, Callable[[], object]], rounds: int, device: str) -> dict[str, dict[str, float]]:
+    """Way -> its median `ms`, and `ratio` to the first way."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(WARM_UP + rounds):
+        for name, run in ways.items():
+            began = time.perf_counter()
+            run()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            if number >= WARM_UP:
+                times[name].append((time.perf_counter() - began) * 1000)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    first = next(iter(medians.values()))
+    return {name: {"ms": round(value, 3), "ratio": round(value / first, 3)} for name, value in medians.items()}
+
+
+def head_ways(setting: Setting, rois: int, provider: Provider) -> Ways:
+    """The head on features of one image: each file of it in onnxruntime, torch eager and compiled."""
+    device = torch.device("cuda" if provider == "cuda" else "cpu")
+    *maps, boxes = example(setting.specs, setting.input_hw, rois)
+    names = [*(feature_input(spec.name) for spec in setting.specs), BOXES]
+    ways: Ways = {}
+    for file in (HEAD_FILE, "head.fp16.onnx", "head.int8.onnx"):
+        if (setting.folder / file).is_file():
+            session, _ = make_session(setting.folder / file, provider, "float32", whole=False)
+            ways[f"onnxruntime {file}"] = _bound(session, dict(zip(names, (*maps, boxes), strict=True)), provider)
+    head = setting.head.to(device)
+    features = {spec.name: values.to(device) for spec, values in zip(setting.specs, maps, strict=True)}
+    ways["torch eager"] = _without_gradients(head, features, boxes.to(device))
+    if setting.compile:
+        ways["torch compiled"] = _without_gradients(torch.compile(head, dynamic=True), features, boxes.to(device))
+    return ways
+
+
+def _without_gradients(head: Callable[..., object], features: Mapping[str, Tensor], boxes: Tensor) -> Callable[[], object]:
+    def run() -> object:
+        with torch.inference_mode():
+            return head(features, boxes)
+
+    return run
+
+
+def _bound(session: onnxruntime.InferenceSession, feeds: Mapping[str, Tensor], device: str) -> Callable[[], object]:
+    """A pass whose inputs and outputs stay on the device, as those of torch do."""
+    binding = session.io_binding()
+    for name, values in feeds.items():
+        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values), device))
+    binding.bind_output(OUTPUT, device)
+    return lambda: session.run_with_iobinding(binding)
+
+
+def image_ways(setting: Setting, rois: int, provider: Provider, filter_file: Path) -> tuple[Ways, Ways]:
+    """An image from pixels to masks: whole, and the parts of the way step by step."""
+    predictor = Predictor(setting.folder, provider)
+    filtering = Predictor(setting.folder, provider, filter_file=filter_file)
+    boxes = boxes_in(setting.pixels, rois)
+    (encoded,) = predictor.encode([setting.pixels])
+    parts: Ways = {
+        "backbone, with preprocessing": lambda: predictor.encode([setting.pixels]),
+        "head, paste and overlaps": lambda: predictor.masks(encoded, boxes),
+        "the same and the filter": lambda: filtering.masks(encoded, boxes),
+    }
+    whole: Ways = {"step by step": lambda: predictor.masks(predictor.encode([setting.pixels])[0], boxes)}
+    file = setting.folder / END_TO_END
+    if file.is_file():
+        session, _ = make_session(file, provider, "float32", whole=False)
+        given = np.concatenate([np.zeros((rois, 1)), boxes], axis=1).astype(np.float32)
+        feeds = {"images": setting.pixels[None], "boxes": given}
+        whole["end_to_end.onnx"] = lambda: session.run(["masks"], feeds)
+    return whole, parts
+
+
+def measure(setting: Setting, kind: str) -> dict[str, Any]:
+    """Device -> part -> way -> `ms` and `ratio`."""
+    found: dict[str, Any] = {}
+    providers: list[Provider] = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]  # type: ignore[list-item]
+    with tempfile.TemporaryDirectory(dir=WORK) as folder, progress("latency", len(providers) * len(ROIS)) as tick:
+        filter_file = Path(folder) / "filter.onnx"
+        export_filter(FilterParams.parse({"kind": kind}, "--filter"), channels=1, opset=18, path=filter_file)
+        for provider in providers:
+            told = found[provider] = {}
+            for rois in ROIS:
+                whole, parts = image_ways(setting, rois, provider, filter_file)
+                for part, ways in (("head", head_ways(setting, rois, provider)), ("parts", parts), ("image", whole)):
+                    told[f"{part}, {rois} ROIs"] = take_turns(ways, setting.rounds, provider)
+                tick()
+    return found
+
+
+def main() -> None:
+    """Measure, print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--head", default="default")
+    parser.add_argument("--filter", default="fast")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    WORK.mkdir(exist_ok=True)
+    found = measure(open_setting(options.head, options.rounds, compiled=not options.no_compile), options.filter)
+    for provider, groups in found.items():
+        for group, ways in groups.items():
+            print(f"{provider}, {group}")
+            for name, figures in ways.items():
+                print(f"  {name:32} {figures['ms']:10.2f} ms  {figures['ratio']:7.2f}")
+    if options.json:
+        write_json(options.json, found)
+
+
+if __name__ == "__main__":
+    main()

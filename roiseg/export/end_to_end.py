@@ -3,7 +3,6 @@
 Symbols: N images, R ROIs, (H, W) pixels of an image, (h, w) pixels of the network input.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +10,18 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
-from onnx import helper, version_converter
+from onnx import version_converter
 
 from roiseg.cut_graph import CutGraph
 from roiseg.errors import GraphError
 from roiseg.export.graph_writer import GraphWriter, Value
+from roiseg.export.onnx import described, write_model
 from roiseg.export.paste_graph import Canvas, image_masks
 from roiseg.export.preprocess_graph import Axis, image_axes, network_pixels
 from roiseg.export.region_graph import Frames, Regions, found_boxes, person_regions
 from roiseg.extractor.graph import read_metadata
-from roiseg.files import write_bytes
 from roiseg.network_input import InputRule
-from roiseg.onnx_names import BOXES, METADATA_KEY, OUTPUT, feature_input
+from roiseg.onnx_names import BOXES, OUTPUT, feature_input
 from roiseg.types import IMAGE
 
 BoxSource = Literal["boxes", "detector"]
@@ -43,7 +42,7 @@ INTERFACE: Mapping[str, str] = {
     SCORES: "float32 (R,): mean of target * (1 - non_target) over the cells that the target wins",
     BOX_SCORES: "float32 (R,): the detector's score of each box",
 }
-"""Input or output -> what it is, for the metadata."""
+"""Input or output -> what it is; `convention` of the metadata."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +102,7 @@ def export_end_to_end(
         writer.output(name, value, ["rois", 5] if name == BOXES else ["rois"])
     model = writer.model("end_to_end")
     _check_operators(model, path)
-    helper.set_model_props(model, {METADATA_KEY: json.dumps({**metadata, **_interface(model)}, sort_keys=True)})
-    onnx.checker.check_model(model)
-    write_bytes(path, model.SerializeToString(deterministic=True))
+    write_model(model, {**metadata, **_described(model, opset)}, path)
     return model
 
 
@@ -202,8 +199,12 @@ def _check_operators(model: onnx.ModelProto, path: Path) -> None:
         )
 
 
-def _interface(model: onnx.ModelProto) -> dict[str, dict[str, str]]:
+def _described(model: onnx.ModelProto, opset: int) -> dict[str, Any]:
+    """What the graph says of itself, in place of what the head's does."""
+    ends = (*model.graph.input, *model.graph.output)
     return {
-        "inputs": {item.name: INTERFACE[item.name] for item in model.graph.input},
-        "outputs": {item.name: INTERFACE[item.name] for item in model.graph.output},
+        "inputs": described(model.graph.input),
+        "outputs": described(model.graph.output),
+        "opset": opset,
+        "convention": {item.name: INTERFACE[item.name] for item in ends},
     }

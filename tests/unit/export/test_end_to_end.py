@@ -230,8 +230,9 @@ def test_interface_operators_and_metadata(tmp_path: Path, choice: EndToEnd) -> N
     told = json.loads(text)
     inputs = {item.name for item in case.session.get_inputs()}
     outputs = {item.name for item in case.session.get_outputs()}
-    assert told["inputs"] == {name: INTERFACE[name] for name in inputs}
-    assert told["outputs"] == {name: INTERFACE[name] for name in outputs}
+    assert (set(told["inputs"]), set(told["outputs"]), told["opset"]) == (inputs, outputs, 18)
+    assert told["outputs"]["masks"]["shape"] == ["rois", "height", "width"]
+    assert told["convention"] == {name: INTERFACE[name] for name in inputs | outputs}
     assert told["mask_hw"] == [12, 10]
     detector = choice.boxes == "detector"
     assert inputs == {"images" if choice.preprocess else "network_images"} | (set() if detector else {"boxes"})

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from roiseg.classes import Bools
 from roiseg.export.graph_writer import GraphWriter, Value
-from roiseg.extractor.detections import read_detections
+from roiseg.extractor.detections import DetectionRule, read_detections
 from roiseg.extractor.graph import bake_scales, cut
 from roiseg.extractor.params import DetectionParams
 from roiseg.geometry import Floats, clip_boxes, roi_boxes
 from roiseg.network_input import InputRule, Pixels, as_input, network_image
 from roiseg.overlap import resolve
 from roiseg.placed import paste_target
-from roiseg.types import HW, StoredType
+from roiseg.types import HW, FeatureSpec, StoredType
 
 TENSORS = {"layer_34": "/34", "layer_3": "/3"}
 DETECTIONS = DetectionParams(output="found", person_class=0, min_score=0.25)
@@ -68,19 +68,22 @@ def backbone(dtype: StoredType = "float16", *, detections: bool = True, batch: i
     return bake_scales(cut(writer.model("tiny"), TENSORS, INPUT_HW, dtype, chosen, "tiny"), scales if dtype == "int8" else {})
 
 
-def head(layers: Sequence[str] = ("layer_34",)) -> onnx.ModelProto:
+def head(
+    layers: Sequence[str] = ("layer_34",), specs: Mapping[str, FeatureSpec] = SPECS, input_hw: HW = INPUT_HW
+) -> onnx.ModelProto:
     """ROI align and one convolution over the layers."""
     writer = GraphWriter(18)
-    maps = {name: writer.input(f"features_{name}", np.float32, ["N", *_shape(name)]) for name in layers}
+    sizes = {name: [round(side / stride) for side, stride in zip(input_hw, specs[name].stride_hw, strict=True)] for name in layers}
+    maps = {name: writer.input(f"features_{name}", np.float32, ["N", specs[name].channels, *size]) for name, size in sizes.items()}
     boxes = writer.input("boxes", np.float32, ["rois", 5])
     numbers = boxes.pick(0, 1).cast(np.int64)
     total: Value | None = None
     for seed, (name, values) in enumerate(maps.items()):
-        _, height, width = _shape(name)
+        height, width = sizes[name]
         corners = boxes.pick((1, 2, 3, 4), 1) * writer.constant(np.array([width, height] * 2, dtype=np.float32))
         size: dict[str, Any] = {"output_height": MASK_HW[0], "output_width": MASK_HW[1], "sampling_ratio": 1}
         pooled = writer.op("RoiAlign", values, corners, numbers, coordinate_transformation_mode="half_pixel", **size)
-        kernel = np.random.default_rng(seed).normal(0, 2, (3, SPECS[name].channels, 1, 1)).astype(np.float32)
+        kernel = np.random.default_rng(seed).normal(0, 2, (3, specs[name].channels, 1, 1)).astype(np.float32)
         logits = writer.op("Conv", pooled, kernel)
         total = logits if total is None else total + logits
     assert total is not None
@@ -103,11 +106,6 @@ def contrasted(model: onnx.ModelProto) -> onnx.ModelProto:
 def _contrast(logits: Value) -> Value:
     """Probabilities of logits (R, 3, h, w) about their mean over the ROI."""
     return logits.writer.op("Softmax", logits - logits.writer.op("GlobalAveragePool", logits), axis=1)
-
-
-def _shape(name: str) -> tuple[int, int, int]:
-    spec = SPECS[name]
-    return spec.channels, int(INPUT_HW[0] / spec.stride_hw[0]), int(INPUT_HW[1] / spec.stride_hw[1])
 
 
 def metadata(layers: Sequence[str] = ("layer_34",), **changes: object) -> dict[str, Any]:
@@ -172,8 +170,8 @@ class StepByStep:
         return encoded
 
     def detect(self, encoded: Encoded) -> Found:
-        raw = encoded.outputs[DETECTIONS.output]
-        (unit,) = read_detections(raw, DETECTIONS.rule(), [encoded.image_hw], self.rule)
+        rule = DetectionRule(**self.described["detections"])
+        (unit,) = read_detections(encoded.outputs[rule.output], rule, [encoded.image_hw], self.rule)
         return Found(self.rule.resizing(encoded.image_hw).boxes_to_image(unit[:, :4]), unit[:, 4])
 
     def masks(self, encoded: Encoded, boxes_image: Floats) -> list[Mask]:

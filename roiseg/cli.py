@@ -137,20 +137,14 @@ def evaluate(
 @app.command()
 def export(
     head: Annotated[str | None, typer.Option(help="Head of params.yaml, with fresh weights; `default` without it.")] = None,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(help="Checkpoint instead, or folder of a head: its best_model.pth; its weights and its own params."),
-    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="File, or folder of a head: its weights and params instead.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for head.onnx, backbone.onnx and head.json.")] = Path("exported"),
 ) -> None:
     """ONNX files to try a deployment with, before anything is extracted or trained, or of any checkpoint; needs a cut detector."""
-    if head is not None and checkpoint is not None:
-        raise typer.BadParameter("--head and --checkpoint are both given, expected at most one of them")
     with _speaking():
         from roiseg.export.untrained import deploy
-        from roiseg.params import load_params
 
-        for line in deploy(load_params(head or "default"), checkpoint, out).lines():
+        for line in deploy(head, checkpoint, out).lines():
             CONSOLE.print(line, markup=False, highlight=False)
 
 

@@ -22,7 +22,7 @@ FRAMES = {
 }
 
 CONVENTION = {
-    "boxes": "float32 (R, 5): image number, x0, y0, x1, y1 in the unit frame, each side grown by roi_padding of the size, clipped",
+    "boxes": "float32 (R, 5): image number, x0, y0, x1, y1 in the unit frame, grown by roi_padding on each side, clipped",
     "align": "aligned=True (half pixel): the value of cell k is at k + 0.5, and bins are sampled at their own centres",
     "masks": "float32 (R, 3, h, w): probabilities of the classes at the centres of an h x w grid over the box; they sum to 1",
 }

@@ -18,7 +18,7 @@ from torch import nn
 from roiseg.cache.params import asked_fields
 from roiseg.cache.scales import load_scales
 from roiseg.cut_graph import CutGraph
-from roiseg.errors import CheckpointError, GraphError, StoreError, UnwritableError
+from roiseg.errors import CheckpointError, GraphError, ParamsError, StoreError, UnwritableError
 from roiseg.evaluate.checkpoints import Asked, own_values
 from roiseg.export.files import Source, write_files
 from roiseg.export.metadata import Learnt, head_metadata
@@ -28,7 +28,7 @@ from roiseg.extractor.graph import load_graph, read_metadata
 from roiseg.files import new_folder
 from roiseg.heads import build_head
 from roiseg.onnx_names import METADATA_FILE
-from roiseg.params import load_section
+from roiseg.params import load_params, load_section
 from roiseg.train.checkpoint import BEST, Checkpoint, differing, load_checkpoint
 from roiseg.train.train import TrainSections
 from roiseg.trained import FEATURES, INDEX, HeadSections, checkpoint_file, with_weights
@@ -75,11 +75,11 @@ class _Head:
     learnt: Learnt
 
 
-def deploy(values: Mapping[str, Any], checkpoint: Path | None, out: Path) -> Deployed:
+def deploy(head: str | None, checkpoint: Path | None, out: Path) -> Deployed:
     """Export a head into a folder of its own.
 
     Args:
-        values: whole params, a head's preset laid over them.
+        head: entry of `heads` in params.yaml; None: `default`.
         checkpoint: file, or folder of a head, whose `best_model.pth` is meant: its weights and the params that it holds; None:
             fresh weights, those that training would begin with.
         out: folder, which is replaced where an export made it.
@@ -87,10 +87,13 @@ def deploy(values: Mapping[str, Any], checkpoint: Path | None, out: Path) -> Dep
     Raises:
         GraphError: there is no cut detector, or it lacks what the head reads.
         CheckpointError: see `load_checkpoint`, `own_values` and `with_weights`.
-        ParamsError: a fault in the params, or the detector's boxes are asked for and it has none.
+        ParamsError: a fault in the params, both a head and a checkpoint, or the detector's boxes are asked for and it has none.
         ParityError: the file disagrees with torch; nothing is written then.
         UnwritableError: `out` holds something else.
     """
+    if head is not None and checkpoint is not None:
+        raise ParamsError(f"--head is {head!r} and --checkpoint {checkpoint}, which brings its own; expected at most one of them")
+    values = load_params(head or "default")
     _check_replaceable(out)
     if not BACKBONE.is_file():
         raise GraphError(f"{BACKBONE}: isn't there, expected the cut detector; run `dvc repro backbone`, or `dvc pull {BACKBONE}`")

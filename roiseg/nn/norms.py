@@ -17,9 +17,13 @@ class GroupNorm(nn.GroupNorm):
         """(R, C, h, w) -> the same."""
         if not torch.compiler.is_exporting():
             return super().forward(x)
-        # A group as one channel of an instance norm: one operator of ONNX in place of eight, in about half the time.
-        grouped = x.reshape(x.shape[0], self.num_groups, self.num_channels // self.num_groups * x.shape[2] * x.shape[3])
-        normal = torch.instance_norm(grouped, None, None, None, None, True, 0.0, self.eps, False).reshape(x.shape)
+        # Not as InstanceNormalization, though that is faster on the processor: onnxruntime's CUDA kernel divides by the number of ROIs.
+        grouped: Tensor = torch.unflatten(
+            x, 1, (self.num_groups, self.num_channels // self.num_groups)
+        )  # [R, groups, C / groups, h, w]
+        centred = grouped - grouped.mean(dim=(2, 3, 4), keepdim=True)
+        variance = centred.square().mean(dim=(2, 3, 4), keepdim=True)
+        normal = (centred * (variance + self.eps).rsqrt()).flatten(1, 2)  # [R, C, h, w]
         shifted: Tensor = normal * self.weight[:, None, None] + self.bias[:, None, None]
         return shifted
 

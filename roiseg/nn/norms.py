@@ -17,7 +17,7 @@ class GroupNorm(nn.GroupNorm):
         """(R, C, h, w) -> the same."""
         if not torch.compiler.is_exporting():
             return super().forward(x)
-        # Not as InstanceNormalization, though that is faster on the processor: onnxruntime's CUDA kernel divides by the number of ROIs.
+        # Not as InstanceNormalization, fast as it is on the processor: onnxruntime's CUDA kernel divides by the number of ROIs.
         grouped: Tensor = torch.unflatten(
             x, 1, (self.num_groups, self.num_channels // self.num_groups)
         )  # [R, groups, C / groups, h, w]

@@ -3,8 +3,6 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from roiseg.console import set_up_logging
+from roiseg.console import OUTPUT, speaking, tell
 from roiseg.errors import RoisegError
 from roiseg.params import PARAMS_FILE, get_dotted, preset_names, preset_path, read_yaml
 from roiseg.preset import apply_preset, as_args, what_it_is, what_it_sets
@@ -30,23 +28,7 @@ app.add_typer(params, name="params")
 app.add_typer(cache, name="cache")
 app.add_typer(train, name="train")
 
-CONSOLE = Console(soft_wrap=True)
-
 MODEL_FOLDER = Path("models/onnx/default")
-
-
-@contextmanager
-def _speaking() -> Iterator[None]:
-    set_up_logging(None)
-    try:
-        yield
-    except RoisegError as error:
-        _tell(error)
-        sys.exit(1)
-
-
-def _tell(error: RoisegError) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"{type(error).__name__}: {error}", markup=False, highlight=False)
 
 
 BOXES_HELP = (
@@ -74,7 +56,7 @@ def predict(  # noqa: PLR0913 - one for each option
     min_area: Annotated[float, typer.Option(min=0, help="Pixels; polygons leave out smaller pieces, fill smaller holes.")] = 16.0,
 ) -> None:
     """Masks of people as PNGs, COCO results and polygons, overlays; status 1 if an image fails, but the rest is done."""
-    with _speaking():
+    with speaking():
         from roiseg.predict import Predictor
         from roiseg.predict.boxes import choose_boxes
         from roiseg.predict.outputs import Wanted
@@ -85,7 +67,7 @@ def predict(  # noqa: PLR0913 - one for each option
         kinds = segmentation in ("rle", "both"), segmentation in ("polygons", "both")
         wanted = Wanted(None if overlays == "none" else overlays, masks, *kinds, tolerance, min_area)
         summary = Run(Predictor(model, provider, filter_file=filter_file), table, batch, wanted, out)(sources)
-        CONSOLE.print(f"{summary}{f': {out}' if summary.pictures else ''}", highlight=False)
+        OUTPUT.print(f"{summary}{f': {out}' if summary.pictures else ''}", highlight=False)
         if summary.faults:
             sys.exit(1)
 
@@ -103,7 +85,7 @@ def evaluate(
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Whether images and ROIs are drawn.")] = True,
 ) -> None:
     """Figures, losses and reports of any checkpoints, each with its own params; status 1 if one of them fails."""
-    with _speaking():
+    with speaking():
         from roiseg.evaluate.checkpoints import Asked, Failed, choose_device, evaluate_checkpoints, table
         from roiseg.evaluate.chosen import parse_images
         from roiseg.preset import parse_overrides
@@ -124,12 +106,12 @@ def evaluate(
                 continue
             done.append(result)
             for line in result.lines():
-                CONSOLE.print(line, markup=False, highlight=False)
+                OUTPUT.print(line, markup=False, highlight=False)
         if len(done) > 1:
             for line in ["", *table(done)]:
-                CONSOLE.print(line, markup=False, highlight=False)
+                OUTPUT.print(line, markup=False, highlight=False)
         for result in failed:
-            _tell(result.error)
+            tell(result.error)
         if failed:
             sys.exit(1)
 
@@ -141,11 +123,11 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder for head.onnx, backbone.onnx and head.json.")] = Path("exported"),
 ) -> None:
     """ONNX files to try a deployment with, before anything is extracted or trained, or of any checkpoint; needs a cut detector."""
-    with _speaking():
+    with speaking():
         from roiseg.export.untrained import deploy
 
         for line in deploy(head, checkpoint, out).lines():
-            CONSOLE.print(line, markup=False, highlight=False)
+            OUTPUT.print(line, markup=False, highlight=False)
 
 
 @app.command()
@@ -155,7 +137,7 @@ def score(
     boundary_ap: Annotated[bool, typer.Option("--boundary-ap", help="Boundary AP too (the extra `boundary`).")] = False,
 ) -> None:
     """Mask AP of COCO results that any program wrote, by the protocol of `evaluate`; status 1 if a file can't be scored."""
-    with _speaking():
+    with speaking():
         from roiseg.coco import DataParams, load_prepared
         from roiseg.evaluate.chosen import SplitFiles
         from roiseg.evaluate.coco_truth import Truth
@@ -171,10 +153,10 @@ def score(
         failed = False
         for file in results:
             try:
-                CONSOLE.print(score_results(file, truth, index, boundary=boundary_ap).line(), markup=False, highlight=False)
+                OUTPUT.print(score_results(file, truth, index, boundary=boundary_ap).line(), markup=False, highlight=False)
             except RoisegError as error:
                 failed = True
-                _tell(error)
+                tell(error)
         if failed:
             sys.exit(1)
 
@@ -226,7 +208,7 @@ def export_filter(  # noqa: PLR0913 - an option each
         "threshold": threshold,
         "morph_size": morph_size,
     }
-    with _speaking():
+    with speaking():
         from roiseg.export import filter_onnx
         from roiseg.filters import FilterParams, reach_px
 
@@ -235,7 +217,7 @@ def export_filter(  # noqa: PLR0913 - an option each
         )
         worst = filter_onnx.export_filter(params, channels=channels, opset=opset, path=output)
         values = ", ".join(f"{key} {value}" for key, value in params.chosen().items())
-        CONSOLE.print(
+        OUTPUT.print(
             f"{output}: {kind.value}, {values}; looks {reach_px(params)} px far; differs from torch by {worst:.1g}", highlight=False
         )
 
@@ -243,18 +225,18 @@ def export_filter(  # noqa: PLR0913 - an option each
 @preset.command("list")
 def preset_list() -> None:
     """All presets: the name and what it is, and below what it sets in each section."""
-    with _speaking():
+    with speaking():
         for name in preset_names():
-            CONSOLE.print(f"{name}: {what_it_is(name)}", markup=False, highlight=False)
+            OUTPUT.print(f"{name}: {what_it_is(name)}", markup=False, highlight=False)
             for section, keys in what_it_sets(name).items():
-                CONSOLE.print(f"  {section:9} {keys}", markup=False, highlight=False)
+                OUTPUT.print(f"  {section:9} {keys}", markup=False, highlight=False)
 
 
 @preset.command("show")
 def preset_show(name: str) -> None:
     """What a preset changes."""
-    with _speaking():
-        CONSOLE.print(preset_path(name).read_text(encoding="utf-8"), end="", markup=False, highlight=False)
+    with speaking():
+        OUTPUT.print(preset_path(name).read_text(encoding="utf-8"), end="", markup=False, highlight=False)
 
 
 @preset.command("apply")
@@ -264,22 +246,22 @@ def preset_apply(
     file: Annotated[Path, typer.Option(help="Params file.")] = PARAMS_FILE,
 ) -> None:
     """Write a preset into params.yaml; comments stay."""
-    with _speaking():
+    with speaking():
         if spell:
-            CONSOLE.print(shlex.join(as_args(name, file)), markup=False, highlight=False)
+            OUTPUT.print(shlex.join(as_args(name, file)), markup=False, highlight=False)
             return
         for key in apply_preset(name, file):
-            CONSOLE.print(key, markup=False, highlight=False)
+            OUTPUT.print(key, markup=False, highlight=False)
 
 
 @params.command("check")
 def params_check(file: Annotated[Path, typer.Argument(help="Params file.")] = PARAMS_FILE) -> None:
     """Check every section and every head's preset; all faults at once."""
-    with _speaking():
+    with speaking():
         from roiseg.schema import check_params
 
         check_params(read_yaml(file))
-        CONSOLE.print(f"{file}: no fault", highlight=False)
+        OUTPUT.print(f"{file}: no fault", highlight=False)
 
 
 @app.command()
@@ -301,7 +283,7 @@ def compare(
         raise typer.BadParameter("--markdown and --json are both given, expected at most one of them")
     if chart is not None and chart.suffix != ".png":
         raise typer.BadParameter(f"--chart {chart}: a file of type {chart.suffix or 'none'}, expected .png")
-    with _speaking():
+    with speaking():
         from roiseg.compare.comparison import compare as compare_runs
         from roiseg.compare.runs import find_runs
 
@@ -327,12 +309,12 @@ def compare(
 @app.command()
 def doctor() -> None:
     """What this machine has, what the params ask for, and whether the two fit; status 1 if they don't."""
-    with _speaking():
+    with speaking():
         from roiseg.doctor import examine
 
         findings = list(examine())
         for finding in findings:
-            CONSOLE.print(f"{finding.state:5}{finding.what:10} {finding.text}", markup=False, highlight=False)
+            OUTPUT.print(f"{finding.state:5}{finding.what:10} {finding.text}", markup=False, highlight=False)
         if any(finding.state == "bad" for finding in findings):
             sys.exit(1)
 
@@ -343,13 +325,13 @@ def train_keep(
     head: Annotated[list[str] | None, typer.Option(help="Head to keep; all of `heads` without it.")] = None,
 ) -> None:
     """Keep what a run has learnt, tracked by DVC, for `train.resume_from` of a later run."""
-    with _speaking():
+    with speaking():
         from roiseg.train.keep import keep
         from roiseg.trained import HEADS
 
         heads = head or [str(item) for item in get_dotted(read_yaml(PARAMS_FILE), "heads")]
         folder = keep(name, heads, HEADS)
-        CONSOLE.print(
+        OUTPUT.print(
             f"{folder}: {', '.join(heads)}; to go on from it: train.resume_from: {folder}, and more train.epochs; "
             f"git add {folder}.dvc {folder.parent}/.gitignore",
             highlight=False,
@@ -362,11 +344,11 @@ Split = Annotated[str, typer.Argument(help="train or val.")]
 @cache.command("info")
 def cache_info(split: Split = "train") -> None:
     """What a store holds, and what made it."""
-    with _speaking():
+    with speaking():
         from roiseg.verify import describe
 
         for line in describe(split):
-            CONSOLE.print(line, markup=False, highlight=False)
+            OUTPUT.print(line, markup=False, highlight=False)
 
 
 @cache.command("verify")
@@ -376,11 +358,11 @@ def cache_verify(
     seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
 ) -> None:
     """Compare every byte with its sum, and some images with features computed now."""
-    with _speaking():
+    with speaking():
         from roiseg.verify import verify
 
         for line in verify(split, images, seed):
-            CONSOLE.print(line, markup=False, highlight=False)
+            OUTPUT.print(line, markup=False, highlight=False)
 
 
 @cache.command("bench")
@@ -390,12 +372,12 @@ def cache_bench(
     images: Annotated[int, typer.Option(min=1, help="How many are read; 1,024 x 80 x 80 takes 13 MB of disk for each.")] = 64,
 ) -> None:
     """How fast this store is read on this machine, beside zarr-python and a copy of raw float16."""
-    with _speaking():
+    with speaking():
         from roiseg.cache.race import race_store
         from roiseg.trained import FEATURES
 
         for line in race_store(FEATURES / f"{split}.zarr", layer, images):
-            CONSOLE.print(line, markup=False, highlight=False)
+            OUTPUT.print(line, markup=False, highlight=False)
 
 
 if __name__ == "__main__":

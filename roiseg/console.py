@@ -4,9 +4,11 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from rich.console import Console
 from rich.logging import RichHandler
 
 from roiseg.errors import RoisegError
@@ -15,6 +17,9 @@ from roiseg.progress import CONSOLE
 from roiseg.work import clean_finished
 
 LOGS = Path("logs")
+
+OUTPUT = Console(soft_wrap=True)
+"""Where commands print what they were asked for."""
 
 
 def set_up_logging(stage: str | None) -> None:
@@ -57,3 +62,19 @@ def run_stage(stage: str, main: Callable[[], None], *, check_all: bool = False) 
     except RoisegError as error:
         logger.error("%s: %s", type(error).__name__, error)
         sys.exit(1)
+
+
+@contextmanager
+def speaking() -> Iterator[None]:
+    """What a command does inside is logged to the terminal; a fault on purpose ends it with a message and status 1."""
+    set_up_logging(None)
+    try:
+        yield
+    except RoisegError as error:
+        tell(error)
+        sys.exit(1)
+
+
+def tell(error: RoisegError) -> None:
+    """Print a fault where errors go."""
+    Console(stderr=True, soft_wrap=True).print(f"{type(error).__name__}: {error}", markup=False, highlight=False)

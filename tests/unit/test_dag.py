@@ -22,8 +22,9 @@ LAYERS = [
     {"dataset", "batches", "sampler", "shares", "balance", "noise"},
     {"nn", "heads", "losses", "filters"},
     {"train", "evaluate", "trained"},
+    {"predict"},
     {"export"},
-    {"predict", "schema", "console"},
+    {"schema", "console"},
     {"doctor", "verify", "compare"},
     {"cli"},
 ]

@@ -104,11 +104,13 @@ class Pasted:
         placed: the mask; its window is the ROI's, or that one grown by a filter's reach.
         probability: (rows, columns) float32 of the target in that window; 0 outside the ROI.
         score: see `confidence`.
+        claim: (rows, columns) float32 in that window: a half, and half the margin of the target; above 0.5 is the mask.
     """
 
     placed: Placed
     probability: Floats32
     score: float
+    claim: Floats32
 
 
 def paste_target(probabilities: Floats32, roi_image: Floats, image_hw: HW) -> Pasted:
@@ -125,4 +127,6 @@ def paste_target(probabilities: Floats32, roi_image: Floats, image_hw: HW) -> Pa
     (rows, columns), inside = paste(margin(probabilities), roi_image, image_hw)
     probability = paste(probabilities[TARGET], roi_image, image_hw)[1]
     window = Window(rows.start, rows.stop, columns.start, columns.stop)
-    return Pasted(Placed(window, inside > 0), probability, confidence(probabilities))
+    return Pasted(
+        Placed(window, inside > 0), probability, confidence(probabilities), np.asarray((inside + 1) / 2, dtype=np.float32)
+    )

@@ -150,9 +150,11 @@ def image_masks(
     columns = _axis_weights(boxes.pick(0, 1), boxes.pick(2, 1), width, canvas.width)  # [S, W, w]
     columns = writer.op("Transpose", columns, perm=[0, 2, 1])
     alive = regions.alive.unsqueeze(1, 2)  # what a head says of a box without area may be no number
-    claim = slots.spread(writer.where(alive, _margin(probabilities), 0.0), mask_hw)
+    claim = writer.where(alive, _margin(probabilities), 0.0)
     worth = slots.spread(writer.where(alive, probabilities.pick(TARGET, 1) * scores.unsqueeze(1, 2), 0.0), mask_hw)
-    claim, worth = (writer.op("MatMul", cells, columns) for cells in (claim * SURE, worth))  # [S, h, W]
+    # A filter sees claims as `roiseg.placed.Pasted` has them, which are 0 outside the ROI.
+    claim = slots.spread(claim * SURE if smoothing is None else writer.where(alive, claim * 0.5 + 0.5, 0.0), mask_hw)
+    claim, worth = (writer.op("MatMul", cells, columns) for cells in (claim, worth))  # [S, h, W]
     if smoothing is None:
         limits = [canvas.height * band / BANDS for band in range(BANDS + 1)]
         parts = [_between(rows, *ends) for ends in pairwise(limits)]
@@ -189,8 +191,7 @@ def _contest(rows: Value, claim: Value, worth: Value) -> Value:
 def _smoothed(rows: Value, claim: Value, worth: Value, smoothing: onnx.ModelProto) -> Value:
     """`_contest` for all rows, with a filter between claim and worth: (S, H, W)."""
     writer = rows.writer
-    claimed = (writer.op("MatMul", rows, claim) > 0.0).cast(np.float32)
-    smooth = writer.inline(smoothing, "filter", {"input": claimed.unsqueeze(1)})["output"]
+    smooth = writer.inline(smoothing, "filter", {"input": writer.op("MatMul", rows, claim).unsqueeze(1)})["output"]
     claimed = (writer.op("Squeeze", smooth, [1]) > 0.5).cast(np.float32)
     return (writer.op("MatMul", rows, worth) + LEAST_WORTH) * claimed
 

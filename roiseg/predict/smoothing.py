@@ -43,26 +43,27 @@ class Smoothing:
     def __call__(self, person: Pasted, image_hw: HW) -> Pasted:
         """What a filter of the whole image would leave of a mask.
 
-        A pixel further than the reach from the mask can't change, and one nearer sees no further than twice the reach: the part
-        of the image that far around the mask is all that the filter has to see.
+        It sees the claim, which is soft: a hard mask is all edge, and what smooths but keeps edges would leave it as it is. A pixel
+        further than the reach from the window can't change, and one nearer sees no further than twice the reach: the part of the
+        image that far around the window is all that the filter has to see.
 
         Args:
             person: in an image.
             image_hw: (H, W).
 
         Returns:
-            The mask in its window grown by the reach; nobody's mask as it came.
+            The mask in its window grown by the reach; an empty window as it came.
         """
-        if not person.placed.mask.any():
+        if not person.placed.mask.size:
             return person
         window, seen = (_grown(person.placed.window, self._reach * times, image_hw) for times in (1, 2))
         claims = np.zeros((1, 1, seen.bottom - seen.top, seen.right - seen.left), dtype=np.float32)
-        claims[0, 0][within(person.placed.window, seen)] = person.placed.mask
+        claims[0, 0][within(person.placed.window, seen)] = person.claim
         (values,) = self._session.run([self._output], {self._input: claims})
-        mask = values[0, 0][within(window, seen)] > 0.5
-        probability = np.zeros(mask.shape, dtype=np.float32)
+        claim = np.ascontiguousarray(values[0, 0][within(window, seen)])
+        probability = np.zeros(claim.shape, dtype=np.float32)
         probability[within(person.placed.window, window)] = person.probability
-        return Pasted(Placed(window, np.ascontiguousarray(mask)), probability, person.score)
+        return Pasted(Placed(window, claim > 0.5), probability, person.score, claim)
 
 
 def _grown(window: Window, by: int, image_hw: HW) -> Window:

@@ -20,7 +20,8 @@ def random_person(rng: np.random.Generator, image_hw: HW) -> Pasted:
     shape = bottom - top, right - left
     probability = rng.choice(np.array([0.25, 0.5, 1], dtype=np.float32), shape)
     score = float(rng.choice([0.0, 0.5, 1.0]))
-    return Pasted(Placed(Window(top, bottom, left, right), rng.random(shape) < 0.6), probability, score)
+    claim = rng.random(shape, dtype=np.float32)
+    return Pasted(Placed(Window(top, bottom, left, right), claim > 0.5), probability, score, claim)
 
 
 def stacked(people: Sequence[Pasted], image_hw: HW) -> NDArray[np.bool_]:
@@ -46,9 +47,8 @@ def test_resolve_matches_reference(seed: int, count: int, height: int, width: in
 
 def block(left: int, right: int, score: float, probability: float) -> Pasted:
     shape = 2, right - left
-    return Pasted(
-        Placed(Window(3, 5, left, right), np.ones(shape, dtype=bool)), np.full(shape, probability, dtype=np.float32), score
-    )
+    claim = np.ones(shape, dtype=np.float32)
+    return Pasted(Placed(Window(3, 5, left, right), claim > 0.5), np.full(shape, probability, dtype=np.float32), score, claim)
 
 
 def test_score_and_probability_decide_together() -> None:
@@ -68,7 +68,8 @@ def test_a_claim_without_confidence_stands_where_nobody_else_claims() -> None:
 
 
 def test_empty() -> None:
-    nobody = Pasted(Placed(Window(9, 9, 4, 4), np.zeros((0, 0), dtype=bool)), np.zeros((0, 0), dtype=np.float32), 0.0)
+    empty = np.zeros((0, 0), dtype=np.float32)
+    nobody = Pasted(Placed(Window(9, 9, 4, 4), empty > 0), empty, 0.0, empty)
     assert resolve([]) == []
     assert resolve([nobody])[0].window == nobody.placed.window
     assert [item.pixels for item in resolve([nobody, block(0, 4, 1.0, 1.0)])] == [0, 8]
@@ -78,13 +79,9 @@ def test_empty() -> None:
 def test_memory_is_that_of_the_windows(count: int) -> None:
     """A crowd in an image of 1000 x 1000 pixels takes two maps of it and the answers, and no stack."""
     step = 1000 // count
+    ones = np.ones((8, 1000), dtype=np.float32)
     people = [
-        Pasted(
-            Placed(Window(number * step, number * step + 8, 0, 1000), np.ones((8, 1000), dtype=bool)),
-            np.ones((8, 1000), dtype=np.float32),
-            0.5,
-        )
-        for number in range(count - 1)
+        Pasted(Placed(Window(number * step, number * step + 8, 0, 1000), ones > 0), ones, 0.5, ones) for number in range(count - 1)
     ]
     tracemalloc.start()
     resolve(people)

@@ -26,7 +26,8 @@ def block(top: int, bottom: int, left: int, right: int) -> Bools:
 def said(mask: Bools, probability: float | NDArray[np.float32]) -> Pasted:
     """A prediction whose window is the whole image."""
     values = np.broadcast_to(np.asarray(probability, dtype=np.float32), mask.shape)
-    return Pasted(Placed(Window(0, mask.shape[0], 0, mask.shape[1]), mask), np.ascontiguousarray(values), 0.5)
+    window = Window(0, mask.shape[0], 0, mask.shape[1])
+    return Pasted(Placed(window, mask), np.ascontiguousarray(values), 0.5, mask.astype(np.float32))
 
 
 def counted(annotated: Sequence[Bools], predicted: Sequence[Pasted], ids: Sequence[int] | None = None) -> list[list[int]]:
@@ -110,7 +111,8 @@ def test_the_lower_id_has_a_pixel_of_equal_claims() -> None:
 
 def test_owners_by_hand() -> None:
     mask = np.array([[True, True, False]])
-    shifted = Pasted(Placed(Window(0, 1, 1, 3), np.array([[True, False]])), np.array([[0.6, 0.9]], dtype=np.float32), 0.5)
+    right = np.array([[True, False]])
+    shifted = Pasted(Placed(Window(0, 1, 1, 3), right), np.array([[0.6, 0.9]], dtype=np.float32), 0.5, right.astype(np.float32))
     assert owners([said(mask, 0.5), shifted], np.array([0, 1]), (1, 3)).tolist() == [[0, 1, NOBODY]]
 
 

@@ -97,7 +97,7 @@ def test_fresh_weights_need_the_cut_detector_alone(exported: Exported, place: Pa
     }
     assert (metadata["epoch"], metadata["metrics"]) == (0, {})
     assert metadata["params"]["model"]["head"] == "roi_crop"
-    assert done.lines()[0].startswith(f"{place / 'out'}: head.onnx (fresh weights)")
+    assert done.lines()[0] == f"{place / 'out'}: backbone.onnx, end_to_end.onnx, head.json, head.onnx (fresh weights)"
 
 
 def test_a_checkpoint_is_exported_by_its_own_params(exported: Exported, place: Path) -> None:
@@ -183,7 +183,10 @@ def test_specs_are_those_of_the_store(exported: Exported, place: Path) -> None:
 # --- the command ---
 
 
-def test_the_command_says_what_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_says_what_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "try").mkdir()
+    (tmp_path / "try/head.onnx").touch()
     asked = []
 
     def instead(head: str | None, checkpoint: Path | None, out: Path) -> Deployed:
@@ -194,7 +197,7 @@ def test_the_command_says_what_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(app, ["export", "--head", "baseline", "--out", "try"])
     assert result.exit_code == 0, result.output
     assert result.output.splitlines() == [
-        "try: head.onnx (fresh weights), backbone.onnx, head.json",
+        "try: head.onnx (fresh weights)",
         "  largest difference from torch 2.0e-07, on random input",
     ]
     assert asked == [("baseline", None, Path("try"))]

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from onnx import helper
 from pooling_factory import write_pooling
 
-from roiseg.classes import Bools
 from roiseg.errors import GraphError
 from roiseg.export.filter_onnx import export_filter
 from roiseg.filters import FilterParams, Kind
@@ -46,14 +45,16 @@ def person(window: Window, seed: int) -> Pasted:
     """Half of the pixels of a window, in blotches of 2 x 2."""
     rng = np.random.default_rng(seed)
     shape = window.bottom - window.top, window.right - window.left
-    blotches = rng.random(((shape[0] + 1) // 2, (shape[1] + 1) // 2)) < 0.5
-    mask = blotches.repeat(2, axis=0).repeat(2, axis=1)[: shape[0], : shape[1]]
-    return Pasted(Placed(window, np.ascontiguousarray(mask)), rng.random(shape).astype(np.float32), 0.5)
+    blotches = rng.random(((shape[0] + 1) // 2, (shape[1] + 1) // 2), dtype=np.float32)
+    claim = np.ascontiguousarray(blotches.repeat(2, axis=0).repeat(2, axis=1)[: shape[0], : shape[1]])
+    return Pasted(Placed(window, claim > 0.5), rng.random(shape).astype(np.float32), 0.5, claim)
 
 
-def whole_image(path: Path, mask: Bools) -> NDArray[np.bool_]:
+def whole_image(path: Path, given: Pasted) -> NDArray[np.bool_]:
     session, _ = make_session(path, "cpu", "float32")
-    return np.asarray(session.run(None, {"input": mask[None, None].astype(np.float32)})[0][0, 0] > 0.5)
+    claims = np.zeros((1, 1, *HW), dtype=np.float32)
+    claims[0, 0][given.placed.slices] = given.claim
+    return np.asarray(session.run(None, {"input": claims})[0][0, 0] > 0.5)
 
 
 @pytest.mark.parametrize("name", [*FILTERS, *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS)])
@@ -65,7 +66,7 @@ def whole_image(path: Path, mask: Bools) -> NDArray[np.bool_]:
 def test_a_window_gives_what_the_whole_image_does(tmp_path: Path, name: str, window: Window) -> None:
     path, given = make_filter(name, tmp_path), person(window, seed=window.top)
     found = Smoothing(path, "cpu")(given, HW)
-    expected = whole_image(path, np.ascontiguousarray(given.placed.whole(HW)))
+    expected = whole_image(path, given)
     np.testing.assert_array_equal(found.placed.whole(HW), expected)
     assert found.score == given.score
     inside = np.zeros(HW, dtype=np.float32)
@@ -76,11 +77,20 @@ def test_a_window_gives_what_the_whole_image_does(tmp_path: Path, name: str, win
 
 
 def test_nobody(dilation: Path) -> None:
-    smooth = Smoothing(dilation, "cpu")
-    for window in (Window(9, 9, 4, 4), Window(3, 5, 4, 9)):
-        shape = window.bottom - window.top, window.right - window.left
-        nobody = Pasted(Placed(window, np.zeros(shape, dtype=bool)), np.zeros(shape, dtype=np.float32), 0.0)
-        assert smooth(nobody, HW) is nobody
+    empty = np.zeros((0, 0), dtype=np.float32)
+    nobody = Pasted(Placed(Window(9, 9, 4, 4), empty > 0), empty, 0.0, empty)
+    assert Smoothing(dilation, "cpu")(nobody, HW) is nobody
+    nothing = np.zeros((2, 5), dtype=np.float32)
+    found = Smoothing(dilation, "cpu")(Pasted(Placed(Window(3, 5, 4, 9), nothing > 0), nothing, 0.0, nothing), HW)
+    assert not found.placed.mask.any()
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] if kind != "fast" else []) for kind in KINDS])
+def test_every_kind_smooths_what_a_head_says(tmp_path: Path, kind: Kind) -> None:
+    """Hard masks are all edge: those that keep edges would change nothing of them."""
+    given = person(Window(10, 50, 20, 80), seed=5)
+    found = Smoothing(make_filter(kind, tmp_path), "cpu")(given, HW)
+    assert np.count_nonzero(found.placed.whole(HW) != given.placed.whole(HW)) > 10
 
 
 def test_files_that_are_no_filters_of_masks(dilation: Path, tmp_path: Path) -> None:

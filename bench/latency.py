@@ -28,20 +28,22 @@ from roiseg.extractor.images import decode, read_bytes
 from roiseg.files import write_json
 from roiseg.filters import FilterParams
 from roiseg.geometry import Floats
-from roiseg.network_input import Pixels
-from roiseg.onnx_names import BOXES, HEAD_FILE, OUTPUT, feature_input
+from roiseg.network_input import InputRule, Pixels, as_input, network_image
+from roiseg.onnx_names import BACKBONE_FILE, BOXES, END_TO_END_FILES, HEAD_FILE, OUTPUT, VARIANT_FILES, feature_input
+from roiseg.overlap import resolve
 from roiseg.params import load_params, load_section
+from roiseg.placed import paste_target
 from roiseg.predict import Predictor
+from roiseg.predict.smoothing import Smoothing
 from roiseg.progress import progress
 from roiseg.runtime import make_session
 from roiseg.trained import HEADS, INDEX, HeadSections, load_head
-from roiseg.types import FeatureSpec, Provider
+from roiseg.types import IMAGE, FeatureSpec, Provider
 from roiseg.work import WORK
 
 ONNX = Path("models/onnx")
 ROIS = (1, 3, 10, 50)
 WARM_UP = 2
-END_TO_END = "end_to_end.onnx"
 
 Ways = dict[str, Callable[[], object]]
 
@@ -113,7 +115,7 @@ def head_ways(setting: Setting, rois: int, provider: Provider) -> Ways:
     *maps, boxes = example(setting.specs, setting.input_hw, rois)
     names = [*(feature_input(spec.name) for spec in setting.specs), BOXES]
     ways: Ways = {}
-    for file in (HEAD_FILE, "head.fp16.onnx", "head.int8.onnx"):
+    for file in (HEAD_FILE, *VARIANT_FILES.values()):
         if (setting.folder / file).is_file():
             session, _ = make_session(setting.folder / file, provider, "float32", whole=False)
             ways[f"onnxruntime {file}"] = _bound(session, dict(zip(names, (*maps, boxes), strict=True)), provider)
@@ -142,40 +144,67 @@ def _bound(session: onnxruntime.InferenceSession, feeds: Mapping[str, Tensor], d
     return lambda: session.run_with_iobinding(binding)
 
 
-def image_ways(setting: Setting, rois: int, provider: Provider, filter_file: Path) -> tuple[Ways, Ways]:
-    """An image from pixels to masks: whole, and the parts of the way step by step."""
-    predictor = Predictor(setting.folder, provider)
-    filtering = Predictor(setting.folder, provider, filter_file=filter_file)
-    boxes = boxes_in(setting.pixels, rois)
+def part_ways(setting: Setting, rois: int, provider: Provider, filter_file: Path) -> Ways:
+    """The parts of the way from an image to its masks, beside the backbone's bare session; paste and filter are the processor's."""
+    predictor, boxes = Predictor(setting.folder, provider), boxes_in(setting.pixels, rois)
+    rule = InputRule.from_plain(predictor.metadata["input"])
+    backbone, _ = make_session(setting.folder / BACKBONE_FILE, provider, "float32")
+    batch = np.repeat(as_input(network_image(setting.pixels, rule), rule)[None], _batch_size(backbone), axis=0)
+    layers = [name for name in predictor.metadata["layers"] if name != IMAGE]
+    head, _ = make_session(setting.folder / HEAD_FILE, provider, "float32", whole=False)
     (encoded,) = predictor.encode([setting.pixels])
-    parts: Ways = {
-        "backbone, with preprocessing": lambda: predictor.encode([setting.pixels]),
-        "head, paste and overlaps": lambda: predictor.masks(encoded, boxes),
-        "the same and the filter": lambda: filtering.masks(encoded, boxes),
+    image_hw = encoded.image_hw
+    resize = rule.resizing(image_hw)
+    numbered = np.concatenate([np.zeros((rois, 1)), resize.boxes_to_unit(boxes)], axis=1).astype(np.float32)
+    feeds = {**encoded.features, BOXES: numbered}
+    (found,) = head.run([OUTPUT], feeds)
+    people = [paste_target(probabilities, box, image_hw) for probabilities, box in zip(found, boxes, strict=True)]
+    smooth = Smoothing(filter_file, provider)
+    return {
+        "bare session of the backbone": lambda: backbone.run(layers, {backbone.get_inputs()[0].name: batch}),
+        "backbone from pixels to features": lambda: predictor.encode([setting.pixels]),
+        "head": lambda: head.run([OUTPUT], feeds),
+        "paste": lambda: [paste_target(values, box, image_hw) for values, box in zip(found, boxes, strict=True)],
+        "overlaps": lambda: resolve(people),
+        "filter": lambda: [smooth(person, image_hw) for person in people],
     }
+
+
+def _batch_size(session: onnxruntime.InferenceSession) -> int:
+    size = session.get_inputs()[0].shape[0]
+    return size if isinstance(size, int) else 1
+
+
+def whole_ways(setting: Setting, rois: int, provider: Provider) -> Ways:
+    """An image from pixels to masks, in one ONNX and step by step."""
+    predictor, boxes = Predictor(setting.folder, provider), boxes_in(setting.pixels, rois)
     whole: Ways = {"step by step": lambda: predictor.masks(predictor.encode([setting.pixels])[0], boxes)}
-    file = setting.folder / END_TO_END
+    file = setting.folder / END_TO_END_FILES["boxes"]
     if file.is_file():
         session, _ = make_session(file, provider, "float32", whole=False)
         given = np.concatenate([np.zeros((rois, 1)), boxes], axis=1).astype(np.float32)
-        feeds = {"images": setting.pixels[None], "boxes": given}
-        whole["end_to_end.onnx"] = lambda: session.run(["masks"], feeds)
-    return whole, parts
+        images = np.repeat(setting.pixels[None], _batch_size(session), axis=0)
+        whole[file.name] = lambda: session.run([OUTPUT], {"images": images, BOXES: given})
+    return whole
 
 
 def measure(setting: Setting, kind: str) -> dict[str, Any]:
     """Device -> part -> way -> `ms` and `ratio`."""
     found: dict[str, Any] = {}
-    providers: list[Provider] = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]  # type: ignore[list-item]
+    providers: list[Provider] = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     with tempfile.TemporaryDirectory(dir=WORK) as folder, progress("latency", len(providers) * len(ROIS)) as tick:
         filter_file = Path(folder) / "filter.onnx"
         export_filter(FilterParams.parse({"kind": kind}, "--filter"), channels=1, opset=18, path=filter_file)
         for provider in providers:
             told = found[provider] = {}
             for rois in ROIS:
-                whole, parts = image_ways(setting, rois, provider, filter_file)
-                for part, ways in (("head", head_ways(setting, rois, provider)), ("parts", parts), ("image", whole)):
-                    told[f"{part}, {rois} ROIs"] = take_turns(ways, setting.rounds, provider)
+                made = {
+                    "head": head_ways(setting, rois, provider),
+                    "parts": part_ways(setting, rois, provider, filter_file),
+                    "image": whole_ways(setting, rois, provider),
+                }
+                for group, ways in made.items():
+                    told[f"{group}, {rois} ROIs"] = take_turns(ways, setting.rounds, provider)
                 tick()
     return found
 

@@ -108,3 +108,14 @@ def test_evaluation(finished: Project, tmp_path: Path) -> None:
     (row,) = found["memory"]
     assert row["rois"] >= 30
     assert row["peak_mb"] > 100
+
+
+def test_latency(finished: Project, tmp_path: Path) -> None:
+    """Every way of every part is there; the first is what the others are measured by."""
+    found = bench(finished, tmp_path / "out.json", "latency", "--rounds", "1", "--no-compile")["cpu"]
+    assert set(found) == {f"{group}, {rois} ROIs" for group in ("head", "parts", "image") for rois in (1, 3, 10, 50)}
+    assert list(found["head, 3 ROIs"]) == [*(f"onnxruntime head.{name}onnx" for name in ("", "fp16.", "int8.")), "torch eager"]
+    assert list(found["image, 3 ROIs"]) == ["step by step", "end_to_end.onnx"]
+    for ways in found.values():
+        assert next(iter(ways.values()))["ratio"] == 1
+        assert all(way["ms"] > 0 for way in ways.values())

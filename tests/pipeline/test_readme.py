@@ -1,7 +1,9 @@
 """Every command of the README is run: here, or by the test that is named."""
 
+import re
+
 import pytest
-from dvc_project import EXP_SHOW, Project, copy_of, readme_commands
+from dvc_project import EXP_SHOW, ROOT, Project, copy_of, readme_commands
 
 pytestmark = pytest.mark.pipeline
 
@@ -47,3 +49,11 @@ def test_readme_command(copy: Project, command: str) -> None:
         copy.run("bash", "-c", command.removeprefix("uv run "))
     finally:
         (copy.root / "params.yaml").write_bytes(before)
+
+
+def test_readme_program(copy: Project) -> None:
+    """The program of "Using a head"."""
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    lines = copy.run("python", "-c", program).splitlines()
+    assert len(lines) == 2
+    assert all(0 <= float(line.split()[0]) <= 1 and "(240, 320)" in line for line in lines)

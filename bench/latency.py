@@ -1,6 +1,6 @@
 """How long an image takes on the way from pixels to masks, part by part, and the same in one ONNX.
 
-    python -m bench.latency [--head default] [--filter fast] [--rounds 9] [--no-compile] [--json FILE]
+    python -m bench.latency [--head default] [--filter fast] [--rois 1 3 10 50] [--rounds 9] [--no-compile] [--json FILE]
 
 Runs on the processor, and on CUDA where there is a device. All ways of a part take turns in each round; told is the median over
 the rounds and its ratio to the first way of the part, since a time alone says little on a machine that others use too. Needs the
@@ -11,7 +11,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,16 +188,16 @@ def whole_ways(setting: Setting, rois: int, provider: Provider) -> Ways:
     return whole
 
 
-def measure(setting: Setting, kind: str) -> dict[str, Any]:
+def measure(setting: Setting, kind: str, counts: Sequence[int]) -> dict[str, Any]:
     """Device -> part -> way -> `ms` and `ratio`."""
     found: dict[str, Any] = {}
     providers: list[Provider] = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    with tempfile.TemporaryDirectory(dir=WORK) as folder, progress("latency", len(providers) * len(ROIS)) as tick:
+    with tempfile.TemporaryDirectory(dir=WORK) as folder, progress("latency", len(providers) * len(counts)) as tick:
         filter_file = Path(folder) / "filter.onnx"
         export_filter(FilterParams.parse({"kind": kind}, "--filter"), channels=1, opset=18, path=filter_file)
         for provider in providers:
             told = found[provider] = {}
-            for rois in ROIS:
+            for rois in counts:
                 made = {
                     "head": head_ways(setting, rois, provider),
                     "parts": part_ways(setting, rois, provider, filter_file),
@@ -214,12 +214,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--head", default="default")
     parser.add_argument("--filter", default="fast")
+    parser.add_argument("--rois", type=int, nargs="+", default=list(ROIS))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     WORK.mkdir(exist_ok=True)
-    found = measure(open_setting(options.head, options.rounds, compiled=not options.no_compile), options.filter)
+    found = measure(open_setting(options.head, options.rounds, compiled=not options.no_compile), options.filter, options.rois)
     for provider, groups in found.items():
         for group, ways in groups.items():
             print(f"{provider}, {group}")

@@ -112,8 +112,8 @@ def test_evaluation(finished: Project, tmp_path: Path) -> None:
 
 def test_latency(finished: Project, tmp_path: Path) -> None:
     """Every way of every part is there; the first is what the others are measured by."""
-    found = bench(finished, tmp_path / "out.json", "latency", "--rounds", "1", "--no-compile")["cpu"]
-    assert set(found) == {f"{group}, {rois} ROIs" for group in ("head", "parts", "image") for rois in (1, 3, 10, 50)}
+    found = bench(finished, tmp_path / "out.json", "latency", "--rois", "3", "--rounds", "1", "--no-compile")["cpu"]
+    assert set(found) == {f"{group}, 3 ROIs" for group in ("head", "parts", "image")}
     assert list(found["head, 3 ROIs"]) == [*(f"onnxruntime head.{name}onnx" for name in ("", "fp16.", "int8.")), "torch eager"]
     assert list(found["image, 3 ROIs"]) == ["step by step", "end_to_end.onnx"]
     for ways in found.values():

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ class BoxTable:
     def name_of(self, source: Source) -> str | None:
         """What the table calls a source: the longest end of its path that it knows, or COCO's id that the file is named by."""
         parts = source.path.parts
-        names = ["/".join(parts[start:]) for start in range(len(parts))]
+        names = [PurePath(*parts[start:]).as_posix() for start in range(len(parts))]
         if source.path.stem.isdecimal():
             names.append(numbered(int(source.path.stem)))
         return next((name for name in names if name in self.rows), None)
@@ -238,13 +238,14 @@ def _annotations(path: Path, data: Any) -> BoxTable:  # noqa: ANN401 - anything 
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "annotations")):
         raise BoxError(f"{what}: no lists 'images' and 'annotations', expected COCO annotations, or a list of COCO results")
     names = {_field(item, "id", what): str(_field(item, "file_name", what)) for item in data["images"]}
-    people = [item["id"] for item in data.get("categories", ()) if item.get("name") == PERSON]
+    categories = data.get("categories") or ()
+    people = [_field(item, "id", what) for item in categories if _field(item, "name", what) == PERSON]
     chosen = (item for item in data["annotations"] if not people or _field(item, "category_id", what) in people)
     rows: dict[str | None, dict[int | None, list[Row]]] = {name: {} for name in names.values()}
     for item in chosen:
+        name = names.get(_field(item, "image_id", what))
         if item.get("iscrowd"):
             continue
-        name = names.get(_field(item, "image_id", what))
         if name is None:
             raise BoxError(f"{what}: annotation {item.get('id')} is of image {item['image_id']!r}, which isn't among its images")
         rows[name].setdefault(None, []).append(_box(item, f"{what}: image {name}"))
@@ -270,8 +271,8 @@ def _results(path: Path, results: Iterable[Mapping[str, Any]]) -> BoxTable:
 
 
 def _field(item: Any, key: str, what: str) -> Any:  # noqa: ANN401 - anything may be in a file
-    if not isinstance(item, dict) or key not in item:
-        raise BoxError(f"{what}: {item!r:.80} has no {key!r}, expected a COCO record")
+    if not isinstance(item, dict) or not isinstance(item.get(key), int | str):
+        raise BoxError(f"{what}: {str(item)[:80]} has no {key!r} that is a number or text, expected a COCO record")
     return item[key]
 
 

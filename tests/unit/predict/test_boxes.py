@@ -177,8 +177,14 @@ def test_ids_of_results_are_kept(tmp_path: Path) -> None:
         ('{"images": [', r"b\.json: not valid JSON in UTF-8"),
         ("7", r"b\.json: no lists 'images' and 'annotations', expected COCO annotations, or a list of COCO results"),
         ('{"images": []}', r"no lists 'images' and 'annotations'"),
-        ('{"images": [{"id": 1}], "annotations": []}', r"\{'id': 1\} has no 'file_name', expected a COCO record"),
+        ('{"images": [{"id": 1}], "annotations": []}', r"\{'id': 1\} has no 'file_name' that is a number or text"),
         ('{"images": [], "annotations": [{"id": 5, "image_id": 2}]}', r"annotation 5 is of image 2, which isn't among its images"),
+        (
+            '{"images": [{"id": [1], "file_name": "a"}], "annotations": []}',
+            r"has no 'id' that is a number or text, expected a COCO",
+        ),
+        ('{"images": [], "annotations": [3]}', r"b\.json: 3 has no 'image_id' that is a number or text, expected a COCO record"),
+        ('{"images": [], "annotations": [], "categories": [3]}', r"b\.json: 3 has no 'name' that is a number or text"),
         ('[{"bbox": [1, 2, 3, 4]}]', r"result 0 has no file_name and no image_id"),
         ('[{"image_id": 1}]', r"result 0: \[None\] isn't a box; expected four finite numbers"),
         ('[{"image_id": 1, "bbox": [1, 2, 3]}]', r"result 0: \[1, 2, 3\] isn't a box"),
@@ -216,6 +222,13 @@ def test_the_longest_end_of_the_path_counts(tmp_path: Path) -> None:
     one, two = source("x/one/1.jpg"), source("x/two/1.jpg")
     table.check([one, two])
     assert [image_boxes(table, item)[0][0] for item in (one, two)] == [1, 0]
+
+
+def test_a_whole_path(tmp_path: Path) -> None:
+    (one, two), name = (source(f"{folder}/1.jpg") for folder in ("one", "two")), str(source("one/1.jpg").path)
+    table = table_of(tmp_path, name)
+    assert Path(name).is_absolute()
+    assert (table.name_of(one), table.name_of(two)) == (name, None)
 
 
 def test_a_name_that_fits_two(tmp_path: Path) -> None:

@@ -110,10 +110,10 @@ def _check_range(values: Floats, image_hw: HW, frame: BoxFrame, what: str) -> No
     if frame == "pixels" and 0 < largest <= 1 and max(image_hw) > SMALL_PX:
         raise BoxError(
             f"{what}: no value of the boxes is larger than {largest:g}, in {size}; they look like shares of its width and height: "
-            "give frame='unit', or multiply them by the size"
+            "give frame='unit' (--frame unit), or multiply them by the size"
         )
     if frame == "unit" and largest > LARGEST_SHARE:
         raise BoxError(
             f"{what}: the boxes reach {largest:g}, expected shares of the width and height of {size}; they look like pixels: "
-            "give frame='pixels', or divide them by the size"
+            "give frame='pixels' (--frame pixels), or divide them by the size"
         )

@@ -66,7 +66,11 @@ def test_none() -> None:
         pytest.param([[1, 2, 3, 4, 5]], r"boxes have the shape \[1, 5\], expected \(R, 4\), four numbers a box$", id="five"),
         pytest.param([[1, 2, 3], [1, 2, 3, 4]], r"boxes aren't numbers \(.*\), expected an array", id="ragged"),
         pytest.param([["a", 2, 3, 4]], r"boxes aren't numbers", id="text"),
-        pytest.param([[0.1, 0.1, 0.5, 1.0]], r"larger than 1, in an image of 70x50 pixels; .*: give frame='unit'", id="shares"),
+        pytest.param(
+            [[0.1, 0.1, 0.5, 1.0]],
+            r"larger than 1, in an image of 70x50 pixels; .*: give frame='unit' \(--frame unit\), or multiply",
+            id="shares",
+        ),
         pytest.param([[10, 5, 30, float("nan")]], r"box 0 is \(10, 5, 30, nan\), expected finite numbers", id="nan"),
         pytest.param([[10, 5, 30, float("inf")]], r"expected finite numbers", id="inf"),
         pytest.param([[40, 5, 20, 30]], r"box 0 is \(40, 5, 20, 30\), expected x0 < x1 .* \(xyxy or cxcywh\)\?", id="reversed"),
@@ -80,7 +84,9 @@ def test_boxes_that_arent_pixels(boxes: ArrayLike, message: str) -> None:
 
 
 def test_pixels_where_shares_are_declared() -> None:
-    with pytest.raises(BoxError, match=r"the boxes reach 35, expected shares .* image of 70x50 pixels; .*: give frame='pixels'"):
+    with pytest.raises(
+        BoxError, match=r"the boxes reach 35, expected shares .* image of 70x50 pixels; .*: give frame='pixels' \(--frame pixels\)"
+    ):
         pixel_boxes([[7, 5, 35, 30]], (50, 70), "xyxy", "unit", "here")
     assert pixel_boxes([[-0.2, 0.5, 1.3, 1.1]], (50, 70), "xyxy", "unit", "here").shape == (1, 4)
 

@@ -9,11 +9,14 @@ import importlib
 import logging
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any, get_args
 
 import onnxruntime
+from numpy.typing import NDArray
 
 from roiseg.errors import GraphError, ProviderError
 from roiseg.types import Precision, Provider
@@ -91,10 +94,12 @@ def choose_provider(provider: Provider) -> str:
     """`auto` made definite: a CUDA device if there is one, else the CPU.
 
     Raises:
-        ProviderError: a GPU provider was asked for and there is no CUDA device.
+        ProviderError: a GPU provider was asked for and there is no CUDA device, or none is called so.
     """
     if provider == "cpu":
         return provider
+    if provider not in get_args(Provider):
+        raise ProviderError(f"provider is {provider!r}, expected one of {', '.join(get_args(Provider))}")
     found = cuda_device()
     if provider == "auto":
         return "cuda" if found else "cpu"
@@ -229,3 +234,29 @@ def _session_on(
         )
     device = (cuda_device() or "unknown") if chosen != "cpu" else "cpu"
     return session, Runtime(chosen, precision, onnxruntime.__version__, device)
+
+
+def run_model(
+    session: onnxruntime.InferenceSession, path: Path, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]
+) -> list[NDArray[Any]]:
+    """Run a session, and say which file it was where it doesn't come to an end.
+
+    Args:
+        session: of the file.
+        path: the file, for messages.
+        outputs: what is asked for; onnxruntime would take none for all.
+        feeds: its inputs.
+
+    Raises:
+        GraphError: onnxruntime breaks off.
+    """
+    try:
+        found: list[NDArray[Any]] = session.run(list(outputs), dict(feeds))
+    except ORT_ERRORS as error:
+        text = " ".join(str(error).split())
+        given = ", ".join(f"{name} {list(values.shape)}" for name, values in feeds.items())
+        raise GraphError(
+            f"{path}: onnxruntime {onnxruntime.__version__} breaks off on {given}: {text}; expected files of one export, "
+            "and memory for them: export them together again, or give fewer or smaller images"
+        ) from error
+    return found

@@ -115,6 +115,11 @@ def test_choose_provider(monkeypatch: pytest.MonkeyPatch, asked: Provider, there
     assert choose_provider(asked) == chosen
 
 
+def test_a_provider_of_no_known_name() -> None:
+    with pytest.raises(ProviderError, match=r"provider is 'gpu', expected one of auto, cuda, tensorrt, cpu"):
+        choose_provider("gpu")  # type: ignore[arg-type]
+
+
 def test_no_driver_and_no_cuda_build(monkeypatch: pytest.MonkeyPatch) -> None:
     without_torch(monkeypatch, devices=None)
     assert choose_provider("auto") == "cpu"

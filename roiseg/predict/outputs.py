@@ -36,6 +36,9 @@ Write = Callable[[Json], None]
 
 RESULTS_FILE, POLYGONS_FILE = "predictions.json", "polygons.json"
 
+OVERLAYS, MASKS = "overlays", "masks"
+"""Folders of pictures, which a run over the folder around them mustn't take for its own."""
+
 JPEG_QUALITY = 92
 """Of overlays: JPEG's usual step for pictures that are looked at."""
 
@@ -130,7 +133,7 @@ class Outputs:
         if self._wanted.masks or self._results is not None:
             mask = person.mask
             if self._wanted.masks:
-                _write_mask(self._out / "masks" / mask_name(found.frame, number), mask)
+                _write_mask(self._out / MASKS / mask_name(found.frame, number), mask)
             if self._results is not None:
                 self._results({**_place(found.frame), **record, "bbox": box, "segmentation": encode_mask(mask)})
         if self._polygons is None:
@@ -149,7 +152,7 @@ class Outputs:
         if kind is None:
             return
         drawn = draw_people(frame.pixels, found.people)
-        path = self._out / "overlays" / frame.source.key
+        path = self._out / OVERLAYS / frame.source.key
         if frame.number is None:
             _write_picture(path.with_name(f"{path.name}.{kind}"), drawn)
             return
@@ -201,7 +204,7 @@ class _Video:
         # FFmpeg knows the format by the ending, so the mark of what isn't whole stands before it.
         self._aside = path.with_name(f"{path.stem}.partial{path.suffix}")
         self._aside.parent.mkdir(parents=True, exist_ok=True)
-        self._hw = hw
+        self._hw, self._frames = hw, 0
         self._writer = cv2.VideoWriter(str(self._aside), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), fps, (hw[1], hw[0]))
         if not self._writer.isOpened():
             raise UnwritableError(
@@ -211,13 +214,31 @@ class _Video:
 
     def write(self, picture: Picture) -> None:
         self._writer.write(picture)
+        self._frames += 1
 
     def end(self, *, whole: bool) -> None:
+        """Give the video its name, or leave nothing of it.
+
+        Raises:
+            UnwritableError: not all frames are in it: OpenCV doesn't tell when the disk is full.
+        """
         self._writer.release()
-        if whole:
-            self._aside.replace(self.path)
-        else:
+        try:
+            if whole:
+                self._check_frames()
+                self._aside.replace(self.path)
+        finally:
             self._aside.unlink(missing_ok=True)
+
+    def _check_frames(self) -> None:
+        video = cv2.VideoCapture(str(self._aside), cv2.CAP_FFMPEG)
+        there = max(int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        video.release()
+        if there != self._frames:
+            raise UnwritableError(
+                f"{self.path}: {there} of {self._frames} frames could be written, expected all; is the disk full? Make room, or "
+                "try --overlays none"
+            )
 
 
 @contextmanager

@@ -227,6 +227,23 @@ def test_a_video_that_cant_be_written(tmp_path: Path, monkeypatch: pytest.Monkey
     assert files(tmp_path) == []
 
 
+def test_a_video_that_finds_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a full disk, the last bytes get lost, and FFmpeg says no word of it."""
+    check = outputs._Video._check_frames
+
+    def lose_the_end(video: outputs._Video) -> None:
+        video._aside.write_bytes(video._aside.read_bytes()[:-300])
+        check(video)
+
+    monkeypatch.setattr(outputs._Video, "_check_frames", lose_the_end)
+    wanted = replace(ALL, masks=False, rle=False, polygons=False)
+    with pytest.raises(
+        UnwritableError, match=r"clip\.mp4: 0 of 3 frames could be written, expected all; is the disk full\? Make room, or try"
+    ):
+        write(tmp_path, wanted, *(found("clip.mp4", 1, number=number) for number in range(3)))
+    assert files(tmp_path) == []
+
+
 def test_a_picture_that_cant_be_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outputs.cv2, "imencode", lambda *_: (False, None))  # type: ignore[attr-defined]
     with pytest.raises(UnwritableError, match=r"a\.jpg: OpenCV couldn't encode a picture of \(30, 44, 3\)"):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from roiseg.errors import BoxError, GraphError, PredictionError, RoisegError
+from roiseg.errors import BoxError, GraphError, PredictionError, RoisegError, UnwritableError
 from roiseg.predict.boxes import Asked, BoxTable
 from roiseg.predict.frames import Fault, Frame, count_frames, read_ahead
 from roiseg.predict.given import pixel_boxes
@@ -101,6 +101,18 @@ class Run:
                 "`dvc repro export`, or give --boxes a CSV or COCO JSON"
             )
         self._ids = named_ids(sources)
+        try:
+            self._predict(sources)
+        except OSError as error:
+            if isinstance(error, RoisegError):
+                raise
+            raise UnwritableError(
+                f"--out {self.out}: can't be written ({error.strerror or error}), expected room in a folder of yours; "
+                "free the disk, or give another --out"
+            ) from error
+        return self._summary
+
+    def _predict(self, sources: Sequence[Source]) -> None:
         threads = min(os.cpu_count() or 1, MOST_THREADS)
         category_id = 1 if self.boxes is None else self.boxes.category_id
         writing: deque[Future[None]] = deque()
@@ -117,7 +129,6 @@ class Run:
                     writing.popleft().result()
             while writing:
                 writing.popleft().result()
-        return self._summary
 
     def _find(self, items: Iterator[Frame | Fault], tick: Ticker) -> Iterator[Found]:
         """The people of every picture that can be used."""

@@ -14,7 +14,7 @@ from export_factory import Exported, shared_export
 from numpy.typing import ArrayLike
 from pycocotools import mask as coco_mask
 
-from roiseg.errors import BoxError, GraphError, PredictionError
+from roiseg.errors import BoxError, GraphError, PredictionError, UnwritableError
 from roiseg.geometry import Floats
 from roiseg.network_input import Pixels
 from roiseg.placed import Placed
@@ -236,6 +236,15 @@ def test_faults_of_all_stop_at_once(shots: Path) -> None:
         run(fake, choose_boxes("1,2,3,4", None, None), shots)
     assert fake.batches == []
     assert not (shots.parent / "out").exists()
+
+
+def test_a_place_that_takes_no_files(shots: Path) -> None:
+    (shots.parent / "out").write_text("a file")
+    with pytest.raises(
+        UnwritableError, match=r"--out .*/out: can't be written \(File exists\), expected room .*; free the disk, or"
+    ):
+        run(Fake(), None, shots)
+    assert (shots.parent / "out").read_text() == "a file"
 
 
 # --- with a real head ---

@@ -36,11 +36,12 @@ class Source:
         return self.path.suffix.lower() in VIDEOS
 
 
-def find_sources(inputs: Sequence[str]) -> list[Source]:
+def find_sources(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[Source]:
     """All files that are asked for, in the order of the inputs, those of a folder or pattern sorted; each file once.
 
     Args:
         inputs: files, folders (with all folders below), and patterns such as `shots/**/*.jpg`.
+        leave_out: folders whose pictures no folder or pattern around them stands for: those of an earlier run's outputs.
 
     Raises:
         MissingImageError: a folder or pattern has no image and no video.
@@ -48,7 +49,7 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
     found: dict[str, None] = {}
     bases = []
     for text in inputs:
-        base, paths = _expand(text)
+        base, paths = _expand(text, [os.path.normpath(Path.cwd() / folder) for folder in leave_out])
         if not paths:
             raise MissingImageError(
                 f"{text}: no image or video there; expected a file, a pattern, or a folder with {' '.join(sorted(IMAGES | VIDEOS))}"
@@ -61,11 +62,11 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
     return [Source(Path(path), name, key) for path, name, key in zip(found, names, keys, strict=True)]
 
 
-def _expand(text: str) -> tuple[str, list[str]]:
+def _expand(text: str, leave_out: Sequence[str]) -> tuple[str, list[str]]:
     """Folder that names begin at, and absolute paths, of one input."""
     path = Path(os.path.normpath(Path.cwd() / text))
     if path.is_dir():
-        return str(path), sorted(str(item) for item in _known(path.rglob("*")))
+        return str(path), sorted(str(item) for item in _known(path.rglob("*"), path, leave_out))
     if path.exists() or not glob.has_magic(text):
         return str(path.parent), [str(path)]
     fixed = []
@@ -75,11 +76,15 @@ def _expand(text: str) -> tuple[str, list[str]]:
         fixed.append(part)
     # pathlib's `**` at the end of a pattern leaves files out.
     matched = (Path(item) for item in glob.glob(str(path), recursive=True))  # noqa: PTH207
-    return str(Path(*fixed)), sorted(str(item) for item in _known(matched))
+    return str(Path(*fixed)), sorted(str(item) for item in _known(matched, Path(*fixed), leave_out))
 
 
-def _known(paths: Iterable[Path]) -> Iterable[Path]:
-    return (path for path in paths if path.suffix.lower() in IMAGES | VIDEOS and path.is_file())
+def _known(paths: Iterable[Path], base: Path, leave_out: Sequence[str]) -> Iterable[Path]:
+    """Images and videos, but those in a folder that is left out and wasn't itself asked for."""
+    outside = [folder for folder in leave_out if not base.is_relative_to(folder)]
+    for path in paths:
+        if path.suffix.lower() in IMAGES | VIDEOS and path.is_file() and not any(map(path.is_relative_to, outside)):
+            yield path
 
 
 def _keys(names: Sequence[str]) -> list[str]:

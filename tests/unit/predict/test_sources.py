@@ -32,6 +32,16 @@ def test_a_folder_holds_all_below_it(tmp_path: Path) -> None:
     assert [source.path for source in found] == [tmp_path / name for name in names(found)]
 
 
+def test_the_outputs_of_the_last_run_are_no_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a.jpg", "out/overlays/a.jpg", "out/masks/deep/a_001.png", "out/b.jpg", "masks/c.png")
+    monkeypatch.chdir(tmp_path)
+    leave_out = [Path("out/overlays"), Path("out/masks")]
+    for text in (".", "**/*.*"):
+        assert names(find_sources([text], leave_out)) == ["a.jpg", "masks/c.png", "out/b.jpg"]
+    assert names(find_sources(["out/overlays"], leave_out)) == ["a.jpg"], "asked for"
+    assert names(find_sources(["out/masks/deep/a_001.png"], leave_out)) == ["a_001.png"]
+
+
 def test_files_come_in_their_order_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "b.jpg", "a.jpg", "c.dat")
     monkeypatch.chdir(tmp_path)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from roiseg.console import OUTPUT, speaking, tell
 from roiseg.errors import RoisegError
+from roiseg.onnx_names import OWN_FILTER
 from roiseg.params import PARAMS_FILE, get_dotted, preset_names, preset_path, read_yaml
 from roiseg.preset import apply_preset, as_args, what_it_is, what_it_sets
 from roiseg.types import Provider
@@ -37,6 +38,8 @@ BOXES_HELP = (
     "results, whose boxes are always pixels."
 )
 
+FILTER_HELP = "`export`: the one that the head was exported with, if any; `none`; or what `roiseg export-filter` wrote."
+
 
 @app.command()
 def predict(  # noqa: PLR0913 - one for each option
@@ -47,7 +50,7 @@ def predict(  # noqa: PLR0913 - one for each option
     box_format: Annotated[Literal["xyxy", "cxcywh"] | None, typer.Option("--format", help="Of typed boxes, CSV; xyxy.")] = None,
     frame: Annotated[Literal["pixels", "unit"] | None, typer.Option(help="What they count: pixels, shares of the sides.")] = None,
     provider: Annotated[Provider, typer.Option(help="Where the models run.")] = "auto",
-    filter_file: Annotated[Path | None, typer.Option("--filter", help="What `roiseg export-filter` wrote; no filter.")] = None,
+    filter_file: Annotated[str, typer.Option("--filter", help=FILTER_HELP)] = OWN_FILTER,
     batch: Annotated[int, typer.Option(min=1, help="Images that go through the backbone together, where it takes several.")] = 1,
     overlays: Annotated[Literal["jpg", "png", "none"], typer.Option(help="Pictures of the masks; videos: any but none.")] = "jpg",
     masks: Annotated[bool, typer.Option("--masks/--no-masks", help="Whether each mask becomes a PNG.")] = True,
@@ -59,14 +62,15 @@ def predict(  # noqa: PLR0913 - one for each option
     with speaking():
         from roiseg.predict import Predictor
         from roiseg.predict.boxes import choose_boxes
-        from roiseg.predict.outputs import Wanted
+        from roiseg.predict.outputs import MASKS, OVERLAYS, Wanted
         from roiseg.predict.run import Run
         from roiseg.predict.sources import find_sources
 
-        sources, table = find_sources(inputs), choose_boxes(boxes, box_format, frame)
+        sources, table = find_sources(inputs, [out / OVERLAYS, out / MASKS]), choose_boxes(boxes, box_format, frame)
         kinds = segmentation in ("rle", "both"), segmentation in ("polygons", "both")
         wanted = Wanted(None if overlays == "none" else overlays, masks, *kinds, tolerance, min_area)
-        summary = Run(Predictor(model, provider, filter_file=filter_file), table, batch, wanted, out)(sources)
+        predictor = Predictor(model, provider, filter_file=None if filter_file == "none" else filter_file)
+        summary = Run(predictor, table, batch, wanted, out)(sources)
         OUTPUT.print(f"{summary}{f': {out}' if summary.pictures else ''}", highlight=False)
         if summary.faults:
             sys.exit(1)

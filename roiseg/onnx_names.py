@@ -10,6 +10,9 @@ VARIANT_FILES = {"fp16": "head.fp16.onnx", "int8": "head.int8.onnx"}
 END_TO_END_FILES = {"boxes": "end_to_end.onnx", "detector": "end_to_end_detector.onnx"}
 """Where the boxes come from -> file from images to masks."""
 
+OWN_FILTER = "export"
+"""What is said for the filter that a head was exported with."""
+
 METADATA_FILE = "head.json"
 
 BOXES = "boxes"

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnxruntime
@@ -16,15 +16,15 @@ from numpy.typing import ArrayLike, NDArray
 from roiseg.classes import Floats32
 from roiseg.errors import GraphError, NoImageError, PredictionError
 from roiseg.extractor.detections import DetectionRule, read_detections
-from roiseg.geometry import Floats, clip_boxes, roi_boxes
+from roiseg.geometry import Floats, ResizeMode, clip_boxes, roi_boxes
 from roiseg.network_input import InputRule, Pixels, as_input, network_image
-from roiseg.onnx_names import BACKBONE_FILE, BOXES, HEAD_FILE, METADATA_KEY, OUTPUT, feature_input
+from roiseg.onnx_names import BACKBONE_FILE, BOXES, FILTER_FILE, HEAD_FILE, METADATA_KEY, OUTPUT, OWN_FILTER, feature_input
 from roiseg.overlap import resolve
 from roiseg.placed import Pasted, paste_target
 from roiseg.predict.given import BoxFormat, BoxFrame, check_pixels, pixel_boxes
 from roiseg.predict.person import Detections, PersonMask
 from roiseg.predict.smoothing import Smoothing
-from roiseg.runtime import make_session
+from roiseg.runtime import make_session, run_model
 from roiseg.types import HW, IMAGE, MAX_ROIS, Provider
 
 
@@ -43,30 +43,61 @@ class Encoded:
     detected: Floats | None
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What an exported head's metadata says of how it is used.
+
+    Attributes:
+        rule: from an image to the network input.
+        detections: how the backbone's own boxes are read; None where it has none.
+        scales: layer -> (1, C, 1, 1), times which stored values are features.
+        roi_padding: share of a box's size that its ROI is larger on each side.
+    """
+
+    rule: InputRule
+    detections: DetectionRule | None
+    scales: Mapping[str, Floats32]
+    roi_padding: float
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> "_Told":
+        """Read metadata; KeyError, TypeError or ValueError where a value isn't what `export` writes."""
+        rule = InputRule.from_plain(metadata["input"])
+        if rule.resize not in get_args(ResizeMode):
+            raise ValueError(f"input.resize is {rule.resize!r}")
+        scales = {}
+        for name, values in dict(metadata["scales"]).items():
+            scales[name] = np.array(values, dtype=np.float32).reshape(1, -1, 1, 1)
+            if scales[name].size != metadata["layers"][name]["channels"]:
+                raise ValueError(f"{scales[name].size} scales of {name}")
+        detections = metadata.get("detections")
+        return cls(rule, DetectionRule(**detections) if detections else None, scales, float(metadata["roi_padding"]))
+
+
 class Predictor:
     """The backbone and a head, as `export` wrote them."""
 
-    def __init__(self, path: Path, provider: Provider = "auto", *, filter_file: Path | None = None) -> None:
+    def __init__(self, path: Path | str, provider: Provider = "auto", *, filter_file: Path | str | None = OWN_FILTER) -> None:
         """Open a head and the backbone beside it.
 
         Args:
             path: folder such as `models/onnx/default`, or a head's file in it such as `head.int8.onnx`.
             provider: where to run.
-            filter_file: what `roiseg export-filter` wrote, to smooth masks with; None: masks as the head gives them.
+            filter_file: `export`: masks are smoothed with the filter beside the head, if `export.filter` put one there, and so are
+                those of the end-to-end file; or what `roiseg export-filter` wrote. None: masks as the head gives them.
 
         Raises:
             GraphError: not an exported head, or no backbone of its layers beside it.
             ProviderError: the provider isn't there.
         """
+        path = Path(path)
         self._file = path if path.suffix == ".onnx" and not path.is_dir() else path / HEAD_FILE
         self._head, self.runtime = make_session(self._file, provider, "float32", whole=False)
         self.metadata = _metadata(self._head, self._file)
         self._backbone, _ = make_session(self._file.with_name(BACKBONE_FILE), provider, "float32")
-        self._smooth = Smoothing(filter_file, provider) if filter_file else None
-        self._rule = InputRule.from_plain(self.metadata["input"])
-        detections = self.metadata.get("detections")
-        self._detection_rule = DetectionRule(**detections) if detections else None
-        self._scales = {name: np.array(values, dtype=np.float32) for name, values in self.metadata["scales"].items()}
+        chosen = _chosen_filter(filter_file, self._file.with_name(FILTER_FILE))
+        self._smooth = Smoothing(chosen, provider) if chosen else None
+        self._told = _told(self.metadata, self._file)
         self._input, self._batch_size = _image_input(self._backbone, self._file.with_name(BACKBONE_FILE))
         self._outputs = self._wanted_outputs()
         self._current: Encoded | None = None
@@ -74,7 +105,7 @@ class Predictor:
     @property
     def has_detector(self) -> bool:
         """Whether `detect` has an answer."""
-        return self._detection_rule is not None
+        return self._told.detections is not None
 
     def set_image(self, pixels: Pixels) -> None:
         """Run the backbone on an image, for any number of calls of `predict`.
@@ -152,23 +183,25 @@ class Predictor:
                 f"{self._file.with_name(BACKBONE_FILE)}: has no detections of its own; give boxes, or set extractor.detections "
                 "in params.yaml and run `dvc repro export`"
             )
-        resize = self._rule.resizing(encoded.image_hw)
+        resize = self._told.rule.resizing(encoded.image_hw)
         boxes = clip_boxes(resize.boxes_to_image(encoded.detected[:, :4]), encoded.image_hw)
         return Detections(boxes, encoded.detected[:, 4])
 
     def _encode_batch(self, images: Sequence[Pixels], size: int) -> list[Encoded]:
         """Up to `size` images; a batch that is short is filled up with its first one."""
-        networks = np.stack([network_image(item, self._rule) for item in images])
+        rule, detections = self._told.rule, self._told.detections
+        networks = np.stack([network_image(item, rule) for item in images])
         short = size - len(images)
-        batch = as_input(np.concatenate([networks, np.repeat(networks[:1], short, axis=0)]) if short else networks, self._rule)
+        batch = as_input(np.concatenate([networks, np.repeat(networks[:1], short, axis=0)]) if short else networks, rule)
+        path = self._file.with_name(BACKBONE_FILE)
         # Asked for no outputs, onnxruntime gives all of them.
-        found = self._backbone.run(self._outputs, {self._input: batch}) if self._outputs else []
+        found = run_model(self._backbone, path, self._outputs, {self._input: batch}) if self._outputs else []
         values = dict(zip(self._outputs, found, strict=True))
         hws: list[HW] = [(item.shape[0], item.shape[1]) for item in images]
         detected: Sequence[Floats | None] = [None] * len(images)
-        if self._detection_rule is not None:
-            detected = read_detections(values[self._detection_rule.output], self._detection_rule, hws, self._rule)
-        values[IMAGE] = networks if self._rule.color == "rgb" else networks[:, ::-1]
+        if detections is not None:
+            detected = read_detections(values[detections.output], detections, hws, rule)
+        values[IMAGE] = networks if rule.color == "rgb" else networks[:, ::-1]
         return [
             Encoded({feature_input(name): self._feature(values[name], name, place) for name in self.metadata["layers"]}, hw, boxes)
             for place, (hw, boxes) in enumerate(zip(hws, detected, strict=True))
@@ -177,7 +210,7 @@ class Predictor:
     def _feature(self, values: NDArray[Any], layer: str, place: int) -> Floats32:
         """A layer of one image (1, C, H, W), as the head takes it."""
         found = values[place : place + 1].astype(np.float32)
-        return found * self._scales[layer].reshape(1, -1, 1, 1) if layer in self._scales else found
+        return found * self._told.scales[layer] if layer in self._told.scales else found
 
     def _people(self, encoded: Encoded, boxes_image: Floats) -> list[PersonMask]:
         """Checked boxes to masks."""
@@ -190,13 +223,13 @@ class Predictor:
 
     def _pasted(self, encoded: Encoded, boxes_image: Floats) -> Iterator[Pasted]:
         """Each person alone; up to `MAX_ROIS` go through the head together, as in evaluation."""
-        resize = self._rule.resizing(encoded.image_hw)
-        rois = roi_boxes(resize.boxes_to_unit(boxes_image), float(self.metadata["roi_padding"]))
+        resize = self._told.rule.resizing(encoded.image_hw)
+        rois = roi_boxes(resize.boxes_to_unit(boxes_image), self._told.roi_padding)
         rois_image = resize.boxes_to_image(rois)
         for start in range(0, len(rois), MAX_ROIS):
             part = slice(start, start + MAX_ROIS)
             numbered = np.concatenate([np.zeros((len(rois[part]), 1)), rois[part]], axis=1).astype(np.float32)
-            (masks,) = self._head.run([OUTPUT], {**encoded.features, BOXES: numbered})
+            (masks,) = run_model(self._head, self._file, [OUTPUT], {**encoded.features, BOXES: numbered})
             if not np.isfinite(masks).all():
                 raise PredictionError(
                     f"{self._file}: the head's probabilities aren't numbers; take another of the head's files, such as {HEAD_FILE}"
@@ -212,8 +245,8 @@ class Predictor:
             GraphError: it hasn't got one of them.
         """
         wanted = [name for name in self.metadata["layers"] if name != IMAGE]
-        if self._detection_rule is not None:
-            wanted.append(self._detection_rule.output)
+        if self._told.detections is not None:
+            wanted.append(self._told.detections.output)
         there = {item.name for item in self._backbone.get_outputs()}
         missing = [name for name in wanted if name not in there]
         if missing:
@@ -243,6 +276,8 @@ def _metadata(session: onnxruntime.InferenceSession, path: Path) -> dict[str, An
     missing = [key for key in ("layers", "input", "scales", "roi_padding") if key not in found]
     if missing:
         raise GraphError(f"{path}: its {METADATA_KEY!r} metadata lacks {', '.join(missing)}, {expected}")
+    if not isinstance(found["layers"], dict):
+        raise GraphError(f"{path}: its {METADATA_KEY!r} metadata has {found['layers']!r:.60} for layers, {expected}")
     wanted = {*(feature_input(name) for name in found["layers"]), BOXES}
     inputs, outputs = {item.name for item in session.get_inputs()}, {item.name for item in session.get_outputs()}
     if inputs != wanted or OUTPUT not in outputs:
@@ -251,6 +286,28 @@ def _metadata(session: onnxruntime.InferenceSession, path: Path) -> dict[str, An
             f"{', '.join(sorted(wanted))} and gives {OUTPUT}"
         )
     return found
+
+
+def _told(metadata: Mapping[str, Any], path: Path) -> _Told:
+    """How a head is used.
+
+    Raises:
+        GraphError: its metadata has values that no export writes.
+    """
+    try:
+        return _Told.of(metadata)
+    except (KeyError, TypeError, ValueError) as error:
+        raise GraphError(
+            f"{path}: its {METADATA_KEY!r} metadata can't be used ({type(error).__name__}: {error}), expected what this version of "
+            "roiseg writes; run `dvc repro export`"
+        ) from error
+
+
+def _chosen_filter(filter_file: Path | str | None, own: Path) -> Path | None:
+    """The file to smooth masks with, `own` being the one that the head was exported with."""
+    if filter_file == OWN_FILTER:
+        return own if own.is_file() else None
+    return None if filter_file is None else Path(filter_file)
 
 
 def _image_input(session: onnxruntime.InferenceSession, path: Path) -> tuple[str, int | None]:

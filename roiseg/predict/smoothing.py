@@ -11,7 +11,7 @@ import numpy as np
 from roiseg.errors import GraphError
 from roiseg.onnx_names import METADATA_KEY
 from roiseg.placed import Pasted, Placed, within
-from roiseg.runtime import make_session
+from roiseg.runtime import make_session, run_model
 from roiseg.types import HW, Provider, Window
 
 
@@ -25,6 +25,7 @@ class Smoothing:
             GraphError: not such a file.
             ProviderError: the provider isn't there.
         """
+        self._file = path
         self._session, _ = make_session(path, provider, "float32", whole=False)
         try:
             told = json.loads(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "{}"))
@@ -59,7 +60,7 @@ class Smoothing:
         window, seen = (_grown(person.placed.window, self._reach * times, image_hw) for times in (1, 2))
         claims = np.zeros((1, 1, seen.bottom - seen.top, seen.right - seen.left), dtype=np.float32)
         claims[0, 0][within(person.placed.window, seen)] = person.claim
-        (values,) = self._session.run([self._output], {self._input: claims})
+        (values,) = run_model(self._session, self._file, [self._output], {self._input: claims})
         claim = np.ascontiguousarray(values[0, 0][within(window, seen)])
         probability = np.zeros(claim.shape, dtype=np.float32)
         probability[within(person.placed.window, window)] = person.probability

@@ -2,11 +2,14 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from export_factory import Exported, shared_export
+from pooling_factory import write_pooling
+from pycocotools.mask import area as mask_area
 from store_factory import shared_project
 from typer.testing import CliRunner, Result
 
@@ -224,6 +227,22 @@ def test_predict_with_one_bad_image(exported: Exported, tmp_path: Path) -> None:
     first, second = json.loads((out / "predictions.json").read_text())
     assert first["score"] == pytest.approx(second["score"] / 2, abs=1e-6)
     assert first["segmentation"] == second["segmentation"]
+
+
+def test_predict_a_folder_again_with_and_without_its_filter(exported: Exported, tmp_path: Path) -> None:
+    image = exported.project.image("val", str(exported.project.people("val").images[0]["file_name"]))
+    shutil.copytree(exported.folder, tmp_path / "head")
+    write_pooling(tmp_path / "head" / "filter.onnx", "MaxPool", 2)
+    shots = tmp_path / "shots"
+    shots.mkdir()
+    shutil.copy(image, shots)
+    areas = []
+    asked = ["predict", shots, "--boxes", "4,6,30,36", "--model", tmp_path / "head", "--out", shots / "out"]
+    for chosen in ([], ["--filter", "none"], ["--filter", tmp_path / "head" / "filter.onnx"]):
+        result = run(*asked, *chosen)
+        assert result.stdout == f"1 images, 1 masks: {shots / 'out'}\n", "what the run before wrote isn't taken for images"
+        areas.append(mask_area(json.loads((shots / "out" / "predictions.json").read_text())[0]["segmentation"]))
+    assert areas[0] == areas[2] > areas[1] > 0
 
 
 def test_predict_without_a_model(tmp_path: Path) -> None:

@@ -190,6 +190,21 @@ def test_masks_are_smoothed(exported: Exported, predictor: Predictor, pixels: ND
     assert np.sum([person.mask for person in everybody], axis=0).max() == 1
 
 
+def test_the_filter_of_the_export(exported: Exported, predictor: Predictor, pixels: NDArray[np.uint8], tmp_path: Path) -> None:
+    """It is in the end-to-end file, and so it is here unless something else is asked for."""
+    shutil.copytree(exported.folder, tmp_path / "head")
+    write_pooling(tmp_path / "head" / "filter.onnx", "MaxPool", 2)
+    write_pooling(tmp_path / "wider.onnx", "MaxPool", 3)
+    own = answers(Predictor(str(tmp_path / "head"), "cpu"), pixels, BOXES)
+    expected = Predictor(exported.folder, "cpu", filter_file=str(tmp_path / "head" / "filter.onnx"))
+    assert_same(own, answers(expected, pixels, BOXES))
+    rough = answers(Predictor(tmp_path / "head", "cpu", filter_file=None), pixels, BOXES)
+    assert_same(rough, answers(predictor, pixels, BOXES))
+    wider = answers(Predictor(tmp_path / "head", "cpu", filter_file=tmp_path / "wider.onnx"), pixels, BOXES)
+    sizes = [[person.placed.pixels for person in people[2:]] for people in (rough, own, wider)]
+    assert sizes[0] < sizes[1] < sizes[2]
+
+
 # --- one image, many boxes ---
 
 

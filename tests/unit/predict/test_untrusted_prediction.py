@@ -13,13 +13,19 @@ from roiseg.errors import GraphError
 from roiseg.predict import Predictor
 from roiseg.predict.smoothing import Smoothing
 
+INPUT = {"hw": [32, 64], "resize": "stretch", "color": "rgb", "pixel_max": 1.0}
 HEAD = {
     "layers": {"p5": {"channels": 4, "stride_hw": [4, 4]}},
-    "input": {"hw": [32, 64], "resize": "stretch", "color": "rgb", "pixel_max": 1.0},
+    "input": INPUT,
     "scales": {},
     "roi_padding": 0.0,
 }
 FILTER = {"reach_px": 2, "channels": 1}
+
+
+def told(**change: object) -> str:
+    """Metadata of a head with something else in it."""
+    return json.dumps({**HEAD, **change})
 
 
 def write(path: Path, inputs: list[str], outputs: list[str], metadata: str | None) -> Path:
@@ -97,8 +103,15 @@ def test_half_a_file(folder: Path, name: str) -> None:
         ("null", r"its 'roiseg' metadata is 'null', no mapping, expected a head"),
         ('["layers"]', r"its 'roiseg' metadata is '\[\"layers\"\]', no mapping, expected a head"),
         ("{}", r"its 'roiseg' metadata lacks layers, input, scales, roi_padding, expected a head"),
+        (told(layers=3), r"its 'roiseg' metadata has 3 for layers, expected a head"),
+        (told(scales=None), r"its 'roiseg' metadata can't be used \(TypeError: .*\), expected what this version of roiseg writes"),
+        (told(scales={"p5": [1.0]}), r"its 'roiseg' metadata can't be used \(ValueError: 1 scales of p5\)"),
+        (told(roi_padding="wide"), r"its 'roiseg' metadata can't be used \(ValueError: .*'wide'\)"),
+        (told(input={"hw": [32, 64]}), r"its 'roiseg' metadata can't be used \(KeyError: 'resize'\)"),
+        (told(input={**INPUT, "resize": "crop"}), r"its 'roiseg' metadata can't be used \(ValueError: input\.resize is 'crop'\)"),
+        (told(detections={"boxes": 3}), r"its 'roiseg' metadata can't be used \(TypeError: .*'boxes'\); run|'boxes'"),
     ],
-    ids=["none", "no JSON", "null", "list", "empty"],
+    ids=["none", "no JSON", "null", "list", "empty", "layers", "scales", "count", "padding", "input", "resize", "detections"],
 )
 def test_metadata_of_a_head(folder: Path, metadata: str | None, message: str) -> None:
     write(folder / "head.onnx", ["features_p5", "boxes"], ["masks"], metadata)
@@ -115,6 +128,24 @@ def test_metadata_of_a_filter(folder: Path, metadata: str | None) -> None:
     message = r"filter\.onnx: expected a filter of one channel that `roiseg export-filter` wrote, .*; write it with 1 channel"
     with pytest.raises(GraphError, match=message):
         Smoothing(write(folder / "filter.onnx", ["input"], ["output"], metadata), "cpu")
+
+
+def test_files_that_dont_fit_each_other(folder: Path) -> None:
+    """Known by their names, and found out by the first image."""
+    predictor = Predictor(folder, "cpu", filter_file=None)
+    pixels = np.zeros((10, 20, 3), dtype=np.uint8)
+    predictor.set_image(pixels)
+    with pytest.raises(
+        GraphError, match=r"head\.onnx: onnxruntime \S+ breaks off on features_p5 \[1, 4, 8, 16\], boxes .* one export"
+    ):
+        predictor.predict([[1, 2, 8, 9]])
+    model = onnx.load(folder / "backbone.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 99
+    (folder / "backbone.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(
+        GraphError, match=r"backbone\.onnx: onnxruntime \S+ breaks off on images \[1, 3, 32, 64\]: .*; expected files"
+    ):
+        Predictor(folder, "cpu", filter_file=None).set_image(pixels)
 
 
 def test_a_backbone_of_no_known_shape(folder: Path) -> None:

@@ -191,7 +191,7 @@ def test_a_whole_image_file_that_says_something_else_is_found(
 
     def padded(self: Predictor, *arguments: object, **named: object) -> None:
         true_init(self, *arguments, **named)  # type: ignore[arg-type]
-        self.metadata["roi_padding"] = 0.3
+        self._told = replace(self._told, roi_padding=0.3)
 
     monkeypatch.setattr(Predictor, "__init__", padded)
     with pytest.raises(ParityError, match=r"end_to_end\.onnx: .* of the pixels of \d+ images differ from the single steps"):

@@ -146,7 +146,7 @@ def _bound(session: onnxruntime.InferenceSession, feeds: Mapping[str, Tensor], d
 
 def part_ways(setting: Setting, rois: int, provider: Provider, filter_file: Path) -> Ways:
     """The parts of the way from an image to its masks, beside the backbone's bare session; paste and filter are the processor's."""
-    predictor, boxes = Predictor(setting.folder, provider), boxes_in(setting.pixels, rois)
+    predictor, boxes = Predictor(setting.folder, provider, filter_file=None), boxes_in(setting.pixels, rois)
     rule = InputRule.from_plain(predictor.metadata["input"])
     backbone, _ = make_session(setting.folder / BACKBONE_FILE, provider, "float32")
     batch = np.repeat(as_input(network_image(setting.pixels, rule), rule)[None], _batch_size(backbone), axis=0)
@@ -177,7 +177,7 @@ def _batch_size(session: onnxruntime.InferenceSession) -> int:
 
 def whole_ways(setting: Setting, rois: int, provider: Provider) -> Ways:
     """An image from pixels to masks, in one ONNX and step by step."""
-    predictor, boxes = Predictor(setting.folder, provider), boxes_in(setting.pixels, rois)
+    predictor, boxes = Predictor(setting.folder, provider, filter_file=None), boxes_in(setting.pixels, rois)
     whole: Ways = {"step by step": lambda: predictor.masks(predictor.encode([setting.pixels])[0], boxes)}
     file = setting.folder / END_TO_END_FILES["boxes"]
     if file.is_file():

@@ -177,7 +177,7 @@ def _batch_size(session: onnxruntime.InferenceSession) -> int:
 
 def whole_ways(setting: Setting, rois: int, provider: Provider) -> Ways:
     """An image from pixels to masks, in one ONNX and step by step."""
-    predictor, boxes = Predictor(setting.folder, provider, filter_file=None), boxes_in(setting.pixels, rois)
+    predictor, boxes = Predictor(setting.folder, provider), boxes_in(setting.pixels, rois)
     whole: Ways = {"step by step": lambda: predictor.masks(predictor.encode([setting.pixels])[0], boxes)}
     file = setting.folder / END_TO_END_FILES["boxes"]
     if file.is_file():

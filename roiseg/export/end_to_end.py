@@ -90,6 +90,8 @@ def export_end_to_end(
     found = writer.inline(backbone, "backbone", {info.input_name: source.network})
     with writer.scope("regions"):
         regions, extra = _regions(found, info, Frames(source.axes), metadata, choice.boxes, path)
+    # Else onnxruntime takes the ROIs that the detector finds for another count in each layer, and fails where there are none.
+    writer.declare(regions.boxes, ["rois", 5])
     with writer.scope("features"):
         features = _features(found, source.image, metadata)
     probabilities = writer.inline(head, "head", {**features, BOXES: regions.boxes})[OUTPUT]

@@ -107,6 +107,7 @@ class GraphWriter:
         self._constants: list[onnx.TensorProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
+        self._shapes: list[onnx.ValueInfoProto] = []
         self._scope = ""
 
     @contextmanager
@@ -129,6 +130,10 @@ class GraphWriter:
         kind = helper.np_dtype_to_tensor_dtype(value.dtype)
         self._nodes.append(helper.make_node("Identity", [value.name], [name], name=f"{name}/Identity"))
         self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
+
+    def declare(self, value: Value, shape: Sequence[int | str]) -> None:
+        """Name sizes that shape inference loses, such as a count that values decide."""
+        self._shapes.append(helper.make_tensor_value_info(value.name, helper.np_dtype_to_tensor_dtype(value.dtype), shape))
 
     def constant(self, values: npt.NDArray[Any]) -> Value:
         """Numbers that are part of the graph."""
@@ -217,7 +222,8 @@ class GraphWriter:
                 nodes.append(node)
                 needed |= set(_all_inputs(node))
         constants = [item for item in self._constants if item.name in needed]
-        graph = helper.make_graph(nodes[::-1], name, self._inputs, self._outputs, constants)
+        shapes = [item for item in self._shapes if item.name in needed]
+        graph = helper.make_graph(nodes[::-1], name, self._inputs, self._outputs, constants, value_info=shapes)
         opsets = [helper.make_opsetid("", self.opset)]
         return helper.make_model(graph, producer_name="roiseg", opset_imports=opsets, ir_version=self.ir_version)
 

@@ -3,10 +3,13 @@
 import logging
 import warnings
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from roiseg.errors import ParityError
@@ -56,6 +59,7 @@ def trace(
     model = program.model_proto
     check_operators(model, what)
     strip(model)
+    keep_counts(model)
     onnx.checker.check_model(model)
     return model
 
@@ -79,3 +83,31 @@ def strip(model: onnx.ModelProto) -> None:
     for item in items:
         item.doc_string = ""
         del item.metadata_props[:]
+
+
+def keep_counts(model: onnx.ModelProto) -> None:
+    """Say of each `Reshape` that leaves the first size alone that it does, where the exporter says -1.
+
+    The same values for any count. But -1 hides from shape inference that the count is that of the ROIs, and onnxruntime's NCHWc
+    layout then adds the results of two convolutions as if one were broadcast, by a reshape that fails for no ROIs.
+
+    Args:
+        model: it is changed.
+    """
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {item.name: item.type.tensor_type.shape.dim for item in (*graph.input, *graph.value_info)}
+    constants = {item.name: item for item in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type != "Reshape" or node.input[1] not in constants or not shapes.get(node.input[0]):
+            continue
+        count, *rest = (int(size) for size in numpy_helper.to_array(constants[node.input[1]]))
+        before = [dim.dim_value for dim in shapes[node.input[0]][1:]]
+        if count == -1 and min(before + rest, default=0) > 0 and prod(before) == prod(rest):
+            name = f"{node.input[1]}_of_each"
+            constants.setdefault(name, numpy_helper.from_array(np.array([0, *rest], dtype=np.int64), name))
+            node.input[1] = name
+            # Without `allowzero`, 0 is "as it was".
+            del node.attribute[:]
+    read = {name for node in model.graph.node for name in node.input}
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(item for name, item in constants.items() if name in read)

@@ -178,6 +178,17 @@ def test_nobody_detected(detecting: Case) -> None:
     assert FOUND[:, 1].min() > 0
 
 
+def test_nobody_detected_for_convolutions_of_two_layers(tmp_path: Path) -> None:
+    """onnxruntime adds them without broadcasting only where it knows that both layers have the same ROIs."""
+    case = Case(tmp_path, DETECTOR, ("layer_34", "layer_3"))
+    assert case.run(images=np.zeros((1, 40, 50, 3), dtype=np.uint8))["masks"].shape == (0, 40, 50)
+    declared = {
+        item.name: [dim.dim_param or dim.dim_value for dim in item.type.tensor_type.shape.dim]
+        for item in case.model.graph.value_info
+    }
+    assert list(declared.values()) == [["rois", 5]]
+
+
 # --- filter ---
 
 

@@ -6,10 +6,17 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from export_factory import export_params
 from head_factory import INPUT_HW, MODELS, SPECS, fresh_head
 
+from roiseg.errors import ParamsError
+from roiseg.export.half import make_half
 from roiseg.export.onnx import ExportedHead, example_inputs, export_head
+from roiseg.export.params import LATEST_OPSET
+from roiseg.export.parity import parity
+from roiseg.export.quantize import make_int8
 from roiseg.heads import parse_model
+from roiseg.runtime import make_session
 from roiseg.types import FeatureSpec
 
 
@@ -64,3 +71,25 @@ def test_example_inputs() -> None:
     assert boxes[:, 1:].max() <= 1
     again = example_inputs(specs, (64, 96), 2, 50, seed=3)
     assert all(torch.equal(one, other) for one, other in zip((first, second, boxes), again, strict=True))
+
+
+@pytest.mark.slow
+def test_the_latest_opset_that_params_allow(tmp_path: Path) -> None:
+    """In every file of a head; beyond it one of them fails."""
+    params = parse_model(MODELS["roi_crop"])
+    head, specs = fresh_head(params, SPECS), [SPECS[name] for name in params.layers]
+    export_head(head, specs, INPUT_HW, LATEST_OPSET, {}, tmp_path / "head.onnx")
+    assert parity(head, specs, INPUT_HW, tmp_path / "head.onnx", 1e-4, None).max_abs < 1e-4
+    inputs = [f"features_{spec.name}" for spec in specs] + ["boxes"]
+    feeds = dict(zip(inputs, (item.numpy() for item in example_inputs(specs, INPUT_HW, 1, 3, 0)), strict=True))
+    make_half(tmp_path / "head.onnx", tmp_path / "head.fp16.onnx")
+    make_int8(tmp_path / "head.onnx", tmp_path / "head.int8.onnx", [feeds])
+    for name in ("head.fp16.onnx", "head.int8.onnx"):
+        assert onnx.load(tmp_path / name).opset_import[0].version == LATEST_OPSET
+        session, _ = make_session(tmp_path / name, "cpu", "float32")
+        assert session.run(["masks"], feeds)[0].shape == (3, 3, 12, 10)
+
+
+def test_a_later_opset_is_refused() -> None:
+    with pytest.raises(ParamsError, match=r"export\.opset: .*21.*20"):
+        export_params(opset=21)

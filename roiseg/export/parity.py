@@ -21,7 +21,7 @@ from roiseg.evaluate.confusion import MaskMetrics
 from roiseg.evaluate.infer import pass_sizes
 from roiseg.export.onnx import aux_output, example_inputs
 from roiseg.onnx_names import BOXES, OUTPUT, feature_input
-from roiseg.runtime import make_session
+from roiseg.runtime import ORT_ERRORS, make_session
 from roiseg.types import HW, FeatureSpec
 
 SIZES = ((1, 1), (3, 7), (3, 0), (1, 17))
@@ -89,11 +89,17 @@ class _File:
 
     def __init__(self, path: Path, layers: Sequence[str], outputs: Sequence[str]) -> None:
         self._session, _ = make_session(path, "cpu", "float32")
-        self._layers, self._outputs = layers, list(outputs)
+        self._path, self._layers, self._outputs = path, layers, list(outputs)
 
     def __call__(self, features: Mapping[str, Tensor], boxes: Tensor) -> list[NDArray[np.float32]]:
         feeds = {feature_input(name): features[name].numpy() for name in self._layers} | {BOXES: boxes.numpy()}
-        found: list[NDArray[np.float32]] = self._session.run(self._outputs, feeds)
+        try:
+            found: list[NDArray[np.float32]] = self._session.run(self._outputs, feeds)
+        except ORT_ERRORS as error:
+            raise ParityError(
+                f"{self._path}: onnxruntime fails on {len(feeds[feature_input(self._layers[0])])} images and {len(boxes)} ROIs, "
+                f"expected masks as torch gives them ({error}); try another export.opset, or export.simplify false"
+            ) from error
         return found
 
 

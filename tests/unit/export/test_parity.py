@@ -137,3 +137,16 @@ def test_another_mask_size_is_found(exported: Exported) -> None:
 def test_not_a_number_is_a_difference(exported: Exported) -> None:
     with pytest.raises(ParityError, match="differs from torch by nan on 1 images and 1 ROIs"):
         compare(exported, NotANumber(exported.inputs.head), exported.folder / "head.onnx")
+
+
+def test_a_file_that_fails_on_some_count_is_named(exported: Exported, tmp_path: Path) -> None:
+    model = onnx.load(exported.folder / "head.onnx")
+    last = next(node for node in model.graph.node if "masks" in node.output)
+    last.output[0] = "before"
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 3, 0, 0], dtype=np.int64), "like"))
+    model.graph.node.append(onnx.helper.make_node("Reshape", ["before", "like"], ["masks"]))
+    onnx.save(model, tmp_path / "head.onnx")
+    with pytest.raises(
+        ParityError, match=r"(?s)head\.onnx: onnxruntime fails on 3 images and 7 ROIs, expected .* try another export"
+    ):
+        compare(exported, exported.inputs.head, tmp_path / "head.onnx")

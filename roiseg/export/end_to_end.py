@@ -19,6 +19,7 @@ from roiseg.export.onnx import described, write_model
 from roiseg.export.paste_graph import Canvas, image_masks
 from roiseg.export.preprocess_graph import Axis, image_axes, network_pixels
 from roiseg.export.region_graph import Frames, Regions, found_boxes, person_regions
+from roiseg.export.trace import alien_operators
 from roiseg.extractor.graph import read_metadata
 from roiseg.network_input import InputRule
 from roiseg.onnx_names import BOXES, OUTPUT, feature_input
@@ -192,8 +193,7 @@ def _features(found: Mapping[str, Value], image: Value, metadata: Mapping[str, A
 
 
 def _check_operators(model: onnx.ModelProto, path: Path) -> None:
-    found = {f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in model.graph.node}
-    alien = sorted(item for item in found if item in ("If", "Loop", "Scan") or "::" in item)
+    alien = alien_operators(model)
     if alien:
         raise GraphError(
             f"{path}: the graph holds {', '.join(alien)}, expected standard operators without branches and loops; simplify the "

@@ -70,10 +70,16 @@ def check_operators(model: onnx.ModelProto, what: str) -> None:
     Raises:
         ParityError: names those that it holds.
     """
-    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
-    alien = sorted({node.op_type for node in nodes if node.op_type in FORBIDDEN or node.domain not in STANDARD})
+    alien = alien_operators(model)
     if alien:
         raise ParityError(f"{what}: the graph holds {', '.join(alien)}, expected none; make the sizes of the module Python ints")
+
+
+def alien_operators(model: onnx.ModelProto) -> list[str]:
+    """Branches, loops and operators that aren't ONNX's own, which not every target format takes; those with their domain."""
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    alien = {f"{node.domain}.{node.op_type}" for node in nodes if node.domain not in STANDARD}
+    return sorted(alien | {node.op_type for node in nodes if node.op_type in FORBIDDEN})
 
 
 def strip(model: onnx.ModelProto) -> None:

@@ -14,14 +14,13 @@ from roiseg.dataset import RoiDataset
 from roiseg.errors import GraphError
 from roiseg.evaluate.infer import Score, predictions
 from roiseg.export.onnx_head import OnnxHead
+from roiseg.export.trace import alien_operators
 from roiseg.extractor.graph import load_graph
 from roiseg.files import write_bytes
 from roiseg.onnx_names import BOXES, METADATA_KEY
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators that hold weights."""
-
-BRANCHES = frozenset({"If", "Loop", "Scan"})
 
 IMAGES = 4
 """Of one batch."""
@@ -76,12 +75,11 @@ def write_variant(head: Path, model: onnx.ModelProto, out: Path, says: Mapping[s
             raise GraphError(
                 f"{out}: has other {kind}s than {head.name}, expected the same; take the variant out of export.variants"
             )
-    for node in model.graph.node:
-        if node.domain or node.op_type in BRANCHES:
-            place = f"node {node.name!r} is {node.domain or 'ai.onnx'}.{node.op_type}"
-            raise GraphError(
-                f"{out}: {place}, expected standard operators without branches; take the variant out of export.variants"
-            )
+    alien = alien_operators(model)
+    if alien:
+        raise GraphError(
+            f"{out}: holds {', '.join(alien)}, expected ONNX's own operators, no branch; take the variant out of export.variants"
+        )
     metadata = next(json.loads(item.value) for item in source.metadata_props if item.key == METADATA_KEY)
     versions = [item for item in model.opset_import if not item.domain]
     del model.graph.value_info[:], model.opset_import[:]

@@ -274,7 +274,7 @@ def test_operators_that_the_file_must_not_hold(tmp_path: Path) -> None:
     conv.op_type, conv.domain = "FusedConv", "com.microsoft"
     custom.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     with pytest.raises(
-        GraphError, match=r"end\.onnx: the graph holds com\.microsoft::FusedConv, expected standard operators without"
+        GraphError, match=r"end\.onnx: the graph holds com\.microsoft\.FusedConv, expected standard operators without"
     ):
         export_end_to_end(head(("layer_34", "layer_3")), custom, metadata(("layer_34", "layer_3")), BOXES, tmp_path / "end.onnx")
 

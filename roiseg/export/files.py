@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from roiseg.export.end_to_end import EndToEnd, export_end_to_end
-from roiseg.export.filter_onnx import export_filter, filter_graph
+from roiseg.export.filter_onnx import export_filter
 from roiseg.export.onnx import ExportedHead, aux_outputs, export_head
 from roiseg.export.params import ExportParams
 from roiseg.export.parity import Parity, RealRois, parity
@@ -80,7 +80,7 @@ def write_files(source: Source, params: ExportParams, real: RealRois | None, fol
     smoothing = None
     if params.filter is not None:
         export_filter(params.filter, channels=1, opset=params.opset, path=folder / FILTER_FILE)
-        smoothing = filter_graph(params.filter, channels=1, opset=params.opset)
+        smoothing = onnx.load(folder / FILTER_FILE)
     for boxes in params.end_to_end:
         choice = EndToEnd(boxes, params.preprocess, smoothing)
         export_end_to_end(head.model, backbone, head.metadata, choice, folder / END_TO_END_FILES[boxes])

@@ -7,6 +7,7 @@ images: those of onnxruntime aren't safe where several values meet (microsoft/on
 Symbols: N images, R ROIs, S = N * K slots, (h, w) cells of the mask, (H, W) pixels of an image.
 """
 
+import json
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ import onnx
 from roiseg.classes import BACKGROUND, NON_TARGET, TARGET
 from roiseg.export.graph_writer import Value
 from roiseg.export.region_graph import Regions
+from roiseg.onnx_names import METADATA_KEY
 from roiseg.types import HW
 
 BANDS = 8
@@ -136,7 +138,7 @@ def image_masks(
         regions: where they lie.
         canvas: the images.
         mask_hw: (h, w).
-        smoothing: a filter from `input` to `output`, (n, 1, H, W) float32 in [0, 1], for the claims of each person; or None.
+        smoothing: a filter as `roiseg.export.filter_onnx.filter_graph` makes it, for the claims of each person; or None.
 
     Returns:
         (R, H, W) uint8 of 0 and 1, and (R,) float32 confidences.
@@ -155,12 +157,13 @@ def image_masks(
     # A filter sees claims as `roiseg.placed.Pasted` has them, which are 0 outside the ROI.
     claim = slots.spread(claim * SURE if smoothing is None else writer.where(alive, claim * 0.5 + 0.5, 0.0), mask_hw)
     claim, worth = (writer.op("MatMul", cells, columns) for cells in (claim, worth))  # [S, h, W]
+    limits = [canvas.height * band / BANDS for band in range(BANDS + 1)]
+    bands = list(enumerate(pairwise(limits)))
     if smoothing is None:
-        limits = [canvas.height * band / BANDS for band in range(BANDS + 1)]
-        parts = [_between(rows, *ends) for ends in pairwise(limits)]
-        winner = writer.concat([_first_best(_contest(part, claim, worth), slots, canvas) for part in parts], 2)
+        offers = [_contest(_between(rows, *ends), claim, worth) for _, ends in bands]
     else:
-        winner = _first_best(_smoothed(rows, claim, worth, smoothing), slots, canvas)
+        offers = [_Filter(smoothing, f"filter{band}").contest(rows, ends, claim, worth, canvas) for band, ends in bands]
+    winner = writer.concat([_first_best(offer, slots, canvas) for offer in offers], 2)
     numbers = writer.count(slots.per_image).unsqueeze(1, 2)  # [K, 1, 1]
     shape = writer.concat([writer.constant(np.array([-1])), canvas.height.reshape(1), canvas.width.reshape(1)], 0)
     won = writer.op("Reshape", winner.same(numbers), shape)  # [S, H, W]
@@ -168,7 +171,7 @@ def image_masks(
 
 
 def _between(rows: Value, first: Value, end: Value) -> Value:
-    """Some rows of the image, from (S, H, h)."""
+    """Some rows, the second axis of values of three."""
     axis = rows.writer.constant(np.array([1]))
     return rows.writer.op("Slice", rows, first.reshape(1), end.reshape(1), axis)
 
@@ -188,12 +191,32 @@ def _contest(rows: Value, claim: Value, worth: Value) -> Value:
     return writer.op("Min", writer.op("MatMul", rows, claim), writer.op("MatMul", rows, worth))
 
 
-def _smoothed(rows: Value, claim: Value, worth: Value, smoothing: onnx.ModelProto) -> Value:
-    """`_contest` for all rows, with a filter between claim and worth: (S, H, W)."""
-    writer = rows.writer
-    smooth = writer.inline(smoothing, "filter", {"input": writer.op("MatMul", rows, claim).unsqueeze(1)})["output"]
-    claimed = (writer.op("Squeeze", smooth, [1]) > 0.5).cast(np.float32)
-    return (writer.op("MatMul", rows, worth) + LEAST_WORTH) * claimed
+@dataclass(frozen=True)
+class _Filter:
+    """A filter between claim and worth.
+
+    Attributes:
+        model: its graph.
+        name: what the names of its parts begin with.
+    """
+
+    model: onnx.ModelProto
+    name: str
+
+    def contest(self, rows: Value, ends: tuple[Value, Value], claim: Value, worth: Value, canvas: Canvas) -> Value:
+        """`_contest` for the rows of the image between both ends; the filter sees as far beyond them as it looks."""
+        writer, reach = rows.writer, _reach_px(self.model)
+        seen = writer.op("Max", ends[0] - reach, 0), writer.op("Min", ends[1] + reach, canvas.height)
+        maps = writer.op("MatMul", _between(rows, *seen), claim).unsqueeze(1)
+        smooth = writer.op("Squeeze", writer.inline(self.model, self.name, {"input": maps})["output"], [1])
+        claimed = (_between(smooth, ends[0] - seen[0], ends[1] - seen[0]) > 0.5).cast(np.float32)
+        return (writer.op("MatMul", _between(rows, *ends), worth) + LEAST_WORTH) * claimed
+
+
+def _reach_px(smoothing: onnx.ModelProto) -> int:
+    """How many pixels away a filter sees, as it says itself."""
+    told = next(item.value for item in smoothing.metadata_props if item.key == METADATA_KEY)
+    return int(json.loads(told)["reach_px"])
 
 
 def _first_best(offers: Value, slots: _Slots, canvas: Canvas) -> Value:

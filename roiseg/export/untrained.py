@@ -36,9 +36,6 @@ from roiseg.types import IMAGE, INT8_MAX, FeatureSpec
 
 BACKBONE, SCALES = Path("data/backbone.onnx"), Path("data/scales.npz")
 
-REAL_IMAGES = 8
-"""Validation images that the file is compared on, where their features are there."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -107,7 +104,7 @@ def deploy(head: str | None, checkpoint: Path | None, out: Path) -> Deployed:
     scales = _scales(info, trained=checkpoint is not None)
     images = {IMAGE: np.full(3, 1 / 255, dtype=np.float32)}
     metadata = head_metadata(sections, specs, scales | images, chosen.learnt, BACKBONE)
-    real = _real_rois(sections, specs)
+    real = _real_rois(sections, specs, params.images)
     source = Source(chosen.head, specs, info.input_hw, metadata, graph, scales)
     with new_folder(out) as folder:
         written = write_files(source, params, real, folder)
@@ -198,7 +195,7 @@ def _scales(info: CutGraph, *, trained: bool) -> dict[str, NDArray[np.float32]]:
     return {layer.name: np.full(layer.channels, 1 / INT8_MAX, dtype=np.float32) for layer in info.layers}
 
 
-def _real_rois(sections: HeadSections, specs: list[FeatureSpec]) -> RealRois | None:
+def _real_rois(sections: HeadSections, specs: list[FeatureSpec], images: int) -> RealRois | None:
     """Cached features of validation images; None where there are none that the head can read."""
     if not ((FEATURES / "val.zarr").is_dir() and (INDEX / "val").is_dir()):
         return None
@@ -207,7 +204,7 @@ def _real_rois(sections: HeadSections, specs: list[FeatureSpec]) -> RealRois | N
     except StoreError as error:
         logger.warning("compared on random input alone: %s", error)
         return None
-    return RealRois.spread(val, REAL_IMAGES, sections.reader) if specs == [val.store.specs[name] for name in val.layers] else None
+    return RealRois.spread(val, images, sections.reader) if specs == [val.store.specs[name] for name in val.layers] else None
 
 
 def _check_replaceable(out: Path) -> None:

@@ -16,6 +16,7 @@ from roiseg.errors import GraphError
 from roiseg.export.end_to_end import INTERFACE, EndToEnd, export_end_to_end
 from roiseg.export.graph_writer import GraphWriter
 from roiseg.network_input import Pixels
+from roiseg.onnx_names import METADATA_KEY
 from roiseg.types import StoredType
 
 BOXES = EndToEnd("boxes", preprocess=True)
@@ -193,12 +194,14 @@ def test_nobody_detected_for_convolutions_of_two_layers(tmp_path: Path) -> None:
 
 
 def grown(reach: int) -> onnx.ModelProto:
-    """A filter that adds `reach` pixels to every side of a mask."""
+    """A filter that adds `reach` pixels to every side of a mask, and says so."""
     writer = GraphWriter(18)
     maps = writer.input("input", np.float32, ["n", 1, "h", "w"])
     side = 2 * reach + 1
     writer.output("output", writer.op("MaxPool", maps, kernel_shape=[side, side], pads=[reach] * 4), ["n", 1, "h", "w"])
-    return writer.model("filter")
+    model = writer.model("filter")
+    helper.set_model_props(model, {METADATA_KEY: json.dumps({"reach_px": reach})})
+    return model
 
 
 def test_filtered_claims_may_leave_the_roi(case: Case, tmp_path: Path) -> None:

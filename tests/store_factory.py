@@ -342,7 +342,7 @@ def make_checkpoint(head: nn.Module, dataset: RoiDataset, params: HeadParams, ep
         live=head.state_dict(),
         optimizer={},
         scaler={},
-        rng={"cpu": [torch.get_rng_state()]},
+        rng={"cpu": [torch.Generator().manual_seed(0).get_state()]},
         loss=[{}],
         params={"model": json.loads(params.model_dump_json())},
         layers={name: [specs[name].channels, *specs[name].stride_hw] for name in dataset.layers},

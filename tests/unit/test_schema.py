@@ -114,6 +114,7 @@ def test_shipped_presets_are_there() -> None:
         ("extractor.layers", {"a": "/x", "b": "/x"}, r"extractor: .*two layers name the same tensor"),
         ("cache.dtype", "float32", r"cache\.dtype: value is 'float32'"),
         ("export.opset", 17, r"export\.opset: value is 17"),
+        ("export.opset", 21, r"export\.opset: value is 21"),
         ("model.groups", 7, r"layer_channels 32 isn't a multiple of groups 7"),
         ("model.head", "roi_cropp", r"model\.head: value is 'roi_cropp'; did you mean 'roi_crop'"),
         ("model", None, r"model\.head: value is None"),

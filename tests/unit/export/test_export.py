@@ -14,9 +14,12 @@ from store_factory import CHANNELS, shared_project
 
 from roiseg.errors import ParamsError, ParityError, ProviderError
 from roiseg.evaluate.pictures import load_fixed
+from roiseg.export import onnx as onnx_module
 from roiseg.export import timing
 from roiseg.export.export import ExportPaths, export
+from roiseg.export.params import LATEST_OPSET
 from roiseg.export.timing import measure
+from roiseg.export.variants import variant_figures
 from roiseg.extractor.session import Backbone
 from roiseg.onnx_names import METADATA_KEY
 from roiseg.predict import Predictor
@@ -46,15 +49,22 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """Every file that there is, of an int8 cache."""
-    return run_export(
-        shared_project(tmp_path_factory, "int8"),
-        tmp_path_factory.mktemp("whole"),
-        include_aux=True,
-        variants=["fp16", "int8"],
-        end_to_end=["boxes"],
-        filter={"kind": "morphological", "preset": "light"},
-    )
+    """Every file that there is, of an int8 cache, with other values than the shared export's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_module, "simplify", None)
+        return run_export(
+            shared_project(tmp_path_factory, "int8"),
+            tmp_path_factory.mktemp("whole"),
+            opset=LATEST_OPSET,
+            images=2,
+            include_aux=True,
+            simplify=False,
+            variants=["fp16", "int8"],
+            calibration_images=3,
+            end_to_end=["boxes"],
+            preprocess=False,
+            filter={"kind": "morphological", "preset": "light"},
+        )
 
 
 def specs_of(exported: Exported) -> list[FeatureSpec]:
@@ -97,6 +107,22 @@ def test_every_file_and_its_figures(whole: Exported) -> None:
     assert figures["end_to_end_differing_share"] <= 1e-4
     times = json.loads(whole.times.read_text())
     assert {"onnxruntime_fp16", "onnxruntime_int8"} <= set(times)
+
+
+def test_params_reach_the_files(whole: Exported) -> None:
+    """Simplification can't have run: the fixture took it away."""
+    models = {path.name: onnx.load(path) for path in whole.folder.glob("*.onnx") if path.name != "backbone.onnx"}
+    opsets = {name: [item.version for item in model.opset_import if not item.domain] for name, model in models.items()}
+    assert opsets == {name: [LATEST_OPSET] for name in models}
+    assert [item.name for item in models["end_to_end.onnx"].graph.input] == ["network_images", "boxes"]
+    (told,) = [json.loads(item.value) for item in models["head.int8.onnx"].metadata_props]
+    assert told["calibration"]["passes"] == 3, "an image is a pass"
+    val, head, figures = whole.inputs.val, whole.folder / "head.onnx", json.loads(whole.figures.read_text())
+    files, everybody = {"int8": whole.folder / "head.int8.onnx"}, val.rows.tolist()
+    spread = [everybody[0], everybody[-1]]
+    two, all_rows = (variant_figures(head, files, val, rows)["int8_miou_fg_roi"] for rows in (spread, everybody))
+    assert figures["int8_miou_fg_roi"] == pytest.approx(two, abs=1e-6)
+    assert two != pytest.approx(all_rows, abs=1e-6)
 
 
 def test_the_folder_is_all_that_prediction_needs(whole: Exported) -> None:

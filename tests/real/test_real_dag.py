@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from dvc_project import ROOT, Project, assert_sane, make_project
+from pycocotools import mask as coco_mask
 
 REAL = ROOT.parent / "shared" / "real"
 
@@ -71,10 +72,28 @@ def test_the_detectors_own_boxes_are_kept(project: Project) -> None:
     assert boxes[["x0", "y0", "x1", "y1", "score"]].to_numpy().max() <= 1
 
 
-def test_prediction_writes_full_size_masks(project: Project) -> None:
-    image = "../shared/real/images/val/000000010764.jpg"
-    project.run("roiseg", "predict", image, "--boxes", "../shared/real/annotations/instances_val.json")
-    results = json.loads((project.root / "predictions/predictions.json").read_text())
-    assert results
-    assert all(Path(result["file_name"]).name == "000000010764.jpg" for result in results)
+def test_every_exported_file_says_what_was_trained(project: Project) -> None:
+    folder = project.root / "models/onnx/default"
+    names = {"head.onnx", "head.fp16.onnx", "head.int8.onnx", "backbone.onnx", "end_to_end.onnx", "end_to_end_detector.onnx"}
+    assert {path.name for path in folder.iterdir()} == names | {"head.json"}
+    found = figures(project, "export/default.json")
+    assert found["parity_max_abs"] < 1e-3
+    assert found["parity_miou_difference"] < 1e-3
+    assert found["end_to_end_differing_share"] < 1e-4
+    for name, size, loss in (("fp16", 0.53, 0.005), ("int8", 0.3, 0.015)):
+        assert found[f"{name}_size_ratio"] <= size, name
+        assert found[f"{name}_miou_fg_roi_loss"] <= loss, name
+
+
+def test_prediction_writes_a_full_size_mask_that_lies_on_the_person(project: Project) -> None:
+    annotations = REAL / "annotations/instances_val.json"
+    project.run("roiseg", "predict", "../shared/real/images/val/000000010764.jpg", "--boxes", str(annotations))
+    (result,) = json.loads((project.root / "predictions/predictions.json").read_text())
+    assert Path(result["file_name"]).name == "000000010764.jpg"
+    document = json.loads(annotations.read_text())
+    (image,) = [item for item in document["images"] if item["file_name"] == "000000010764.jpg"]
+    (person,) = [item for item in document["annotations"] if item["image_id"] == image["id"] and item["category_id"] == 1]
+    truth = coco_mask.merge(coco_mask.frPyObjects(person["segmentation"], image["height"], image["width"]))
+    assert result["segmentation"]["size"] == truth["size"]
+    assert coco_mask.iou([result["segmentation"]], [truth], [0]).item() > 0.55, "the whole box has 0.49"
     assert (project.root / "predictions/overlays/000000010764.jpg").is_file()

@@ -63,6 +63,8 @@ def test_a_cell_that_is_a_pixel_keeps_its_probability() -> None:
     assert found.placed.window == Window(top=4, bottom=9, left=2, right=10)
     np.testing.assert_allclose(found.probability, probabilities[1], atol=1e-6)
     np.testing.assert_array_equal(found.placed.mask, probabilities.argmax(axis=0) == 1)
+    lead = probabilities[1] - np.maximum(probabilities[0], probabilities[2])
+    np.testing.assert_allclose(found.claim, 0.5 + lead / 2, atol=1e-6)
 
 
 def test_confidence_by_hand() -> None:

@@ -208,6 +208,10 @@ def test_weights_are_int8_and_the_last_layer_is_not(files: Files) -> None:
     for item in model.graph.initializer:
         if item.data_type == TensorProto.INT8:
             assert np.abs(numpy_helper.to_array(item).astype(int)).max(initial=0) <= 64, item.name
+    scales = {node.input[0]: list(kinds[node.input[1]][1]) for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    quantised = {name: dims for name, (kind, dims) in kinds.items() if kind == TensorProto.INT8 and len(dims) == 4}
+    for name, dims in quantised.items():
+        assert scales[name] in ([dims[0]], [dims[1]]), f"{name}: one scale for each channel"
 
 
 def test_without_rois_there_is_no_calibration(files: Files, tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ Feeds = Mapping[str, NDArray[np.float32]]
 def make_int8(head: Path, out: Path, calibration: Iterable[Feeds]) -> None:
     """Write the INT8 variant of a head's file: the same inputs and outputs, float32 too.
 
-    Quantised are convolutions and products with trained weights, on both sides, to the smallest and largest value that the
-    calibration shows; ROI align, norms, softmax, what is computed from boxes and the last layers stay float32.
+    Quantised are convolutions and products with trained weights, on both sides, to a moving average of the smallest and largest
+    value of each feed of the calibration; ROI align, norms, softmax, what is computed from boxes and the last layers stay float32.
 
     Args:
         head: file of `export_head`, float32.
@@ -66,12 +66,15 @@ def make_int8(head: Path, out: Path, calibration: Iterable[Feeds]) -> None:
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"ActivationSymmetric": True},
+            # One feed with a value far from all others would stretch the steps of every other one.
+            extra_options={"ActivationSymmetric": True, "CalibMovingAverage": True},
         )
         quantised = onnx.load(made)
     _halve_planes(quantised.graph)
     _compact(quantised.graph)
-    write_variant(head, quantised, out, {"precision": "int8", "calibration": {"method": "minmax", "passes": feeds.given}})
+    write_variant(
+        head, quantised, out, {"precision": "int8", "calibration": {"method": "moving average of minmax", "passes": feeds.given}}
+    )
 
 
 class _Feeds(CalibrationDataReader):  # type: ignore[misc] # onnxruntime is untyped

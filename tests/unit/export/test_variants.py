@@ -80,7 +80,8 @@ def parts(model: onnx.ModelProto) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("half", {"precision": "float16"}), ("int8", {"precision": "int8", "calibration": {"method": "minmax"}})]
+    ("name", "says"),
+    [("half", {"precision": "float16"}), ("int8", {"precision": "int8", "calibration": {"method": "moving average of minmax"}})],
 )
 def test_interface_and_metadata_are_those_of_the_head(files: Files, name: str, says: dict[str, Any]) -> None:
     model, whole = onnx.load(getattr(files, name)), onnx.load(files.whole)

@@ -74,6 +74,7 @@ def test_a_sweep_over_presets_and_then_both_in_one_run(finished: Project, tmp_pa
         preset = copy.root / f"roiseg/presets/{name}.yaml"
         narrow = "  mask_hw: [28, 28]\n  mid_channels: 8\n  inputs: {roi_hw: [14, 14]}\nloss:\n"
         preset.write_text(preset.read_text().replace("loss:\n", narrow))
+    copy.set_params({"export": {"variants": [], "end_to_end": []}})
     copy.commit()
     queued = copy.dvc("exp", "run", "--queue", "-S", "heads=[baseline],[multiscale]")
     assert queued.count("Queued experiment") == 2

@@ -8,6 +8,8 @@ from dvc_project import SMALL, Project, make_project
 
 pytestmark = pytest.mark.pipeline
 
+TRAIN = "train@default"
+
 
 def clone(project: Project, remote: Path, target: Path) -> Project:
     project.dvc("remote", "add", "-d", "-f", "storage", str(remote))
@@ -40,13 +42,13 @@ def test_images_outside_and_absent(finished: Project, tmp_path: Path) -> None:
         }
     )
     home.commit()
-    home.dvc("repro")
+    home.dvc("repro", TRAIN)
     home.commit()
     box = clone(home, tmp_path / "remote", tmp_path / "box")
     outside.rename(tmp_path / "elsewhere")
     box.dvc("pull", "--allow-missing")
     assert (box.root / "data/features/train.zarr/zarr.json").is_file()
-    assert box.stages_run(box.dvc("repro", "--allow-missing")) == []
-    printed = box.dvc("exp", "run", "--allow-missing", "-S", "loss.boundary_weight=3.0", "-S", "train.epochs=1")
-    assert box.stages_run(printed) == ["train@default", "evaluate@default", "export@default"]
+    assert box.stages_run(box.dvc("repro", "--allow-missing", TRAIN)) == []
+    printed = box.dvc("exp", "run", "--allow-missing", "-S", "loss.boundary_weight=3.0", "-S", "train.epochs=1", TRAIN)
+    assert box.stages_run(printed) == [TRAIN]
     assert (box.root / "data/features/train.zarr/zarr.json").is_file()

@@ -54,6 +54,7 @@ def test_precision(finished: Project, tmp_path: Path) -> None:
     assert mixed == pytest.approx(plain, abs=0.05)
 
 
+@pytest.mark.slow
 def test_presets(finished: Project, tmp_path: Path) -> None:
     """A row for each preset with its costs, best first; what a file holds isn't trained again, nor mixed with other budgets."""
     out = tmp_path / "out.json"
@@ -95,12 +96,14 @@ def test_tiles(finished: Project, tmp_path: Path) -> None:
     assert set(found["layers"]["layer_3"]) == {"whole", "10x10", "20x20", "40x40"}
 
 
+@pytest.mark.slow
 def test_memory(finished: Project, tmp_path: Path) -> None:
     found = bench(finished, tmp_path / "out.json", "memory", "--images", "3")
     assert [peak["images"] for peak in found["peaks"]] == [3]
     assert all(peak["training_mb"] > 100 for peak in found["peaks"])
 
 
+@pytest.mark.slow
 def test_evaluation(finished: Project, tmp_path: Path) -> None:
     found = bench(finished, tmp_path / "out.json", "evaluation", "--rounds", "1", "--rois", "30")
     assert set(found["seconds"]) == {"own_epoch", "epoch", "pass", "shown"}

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,11 @@ class Project:
 
     def run(self, *command: str, ok: bool = True) -> str:
         """Run a program of this environment in the folder; returns what it printed, errors included."""
-        done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
-        printed = done.stdout + done.stderr
+        # Into a file: a worker of DVC's queue inherits it and may outlive its last experiment, and a pipe is read to its end.
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+            done = subprocess.run(command, cwd=self.root, env=self.environment, stdout=file, stderr=file, check=False)
+            file.seek(0)
+            printed = file.read()
         assert (done.returncode == 0) == ok, f"{command} ended with {done.returncode}:\n{printed[-6000:]}"
         return printed
 

@@ -43,6 +43,7 @@ from roiseg.train.loop import Trainer
 from roiseg.train.optimizer import make_optimizer
 from roiseg.train.run import Phase, Run
 from roiseg.train.schedule import Schedule
+from roiseg.train.task import AnyBatch
 from roiseg.train.train import TrainSections
 from roiseg.train.world import deterministic, make_fabric
 from roiseg.trained import FEATURES, INDEX
@@ -151,9 +152,9 @@ class LoopSide:
 
     def epoch(self, number: int) -> Epoch:
         """Train an epoch as `Trainer.fit` does."""
-        waits: list[loop.Clocked] = []
+        waits: list[loop.Clocked[AnyBatch]] = []
 
-        class Noted(loop.Clocked):
+        class Noted(loop.Clocked[AnyBatch]):
             def __init__(self, *args: Any) -> None:  # noqa: ANN401 - as the class
                 super().__init__(*args)
                 waits.append(self)

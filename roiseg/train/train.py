@@ -19,14 +19,14 @@ from roiseg.evaluate.pictures import load_fixed
 from roiseg.files import new_folder, sha256_file
 from roiseg.heads import build_head
 from roiseg.losses import LossParams, MaskLoss, class_weights, needs_frames
-from roiseg.params import load_section
+from roiseg.params import NOTHING_KEPT, load_section
 from roiseg.sampler import Sampler, SamplerParams
 from roiseg.train.folder import RunFolder
 from roiseg.train.keep import check_same, kept_files, load_kept
 from roiseg.train.log import Observer, Row, write_live
 from roiseg.train.loop import Trainer
 from roiseg.train.monitor import report_lines, weight_report
-from roiseg.train.params import NOTHING_KEPT, PhaseParams, TrainParams
+from roiseg.train.params import PhaseParams, TrainParams
 from roiseg.train.phases import resolve_phases
 from roiseg.train.progress_plot import NAME as PROGRESS
 from roiseg.train.progress_plot import progress_plot

@@ -18,11 +18,11 @@ from roiseg.evaluate.pictures import load_fixed
 from roiseg.heads import build_head, parse_model
 from roiseg.losses import LossParams, MaskLoss
 from roiseg.nn.outputs import HeadOutput
-from roiseg.params import overlay
+from roiseg.params import NOTHING_KEPT, overlay
 from roiseg.train.folder import RunFolder
 from roiseg.train.head_task import HeadTask
 from roiseg.train.learner import Learner
-from roiseg.train.params import NOTHING_KEPT, TrainParams
+from roiseg.train.params import TrainParams
 from roiseg.train.run import Phase, Run
 from roiseg.train.train import TrainSections
 from roiseg.train.world import World, make_fabric

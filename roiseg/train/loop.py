@@ -256,7 +256,8 @@ class Trainer:
         return named | {"train_lr": rate, "skipped_steps": sums.skipped}
 
     def _rate(self, step: int, phase: Phase, history: Sequence[float]) -> float:
-        rate, first = self._schedule.rate(step, history), (self._run.first_epoch(phase) - 1) * self._steps
+        scale = phase.task.rate_scale(step // self._steps + 1)
+        rate, first = scale * self._schedule.rate(step, history), (self._run.first_epoch(phase) - 1) * self._steps
         if first == 0:
             return rate
         params = self._run.params

@@ -137,6 +137,15 @@ class Task(ABC):
         """
         del progress, epoch
 
+    def rate_scale(self, epoch: int) -> float:
+        """Factor on the learning rate of everything in an epoch.
+
+        Args:
+            epoch: counted from 1.
+        """
+        del epoch
+        return 1.0
+
     def joining(self, module: nn.Module, epoch: int) -> list[dict[str, Any]]:
         """Groups of weights that learn from an epoch on and didn't before, for the optimiser.
 

@@ -17,15 +17,8 @@ from roiseg.params import NOTHING_KEPT, load_section
 from roiseg.sampler import Sampler, SamplerParams
 from roiseg.train.head_task import HeadTask
 from roiseg.train.keep import check_same, kept_files, load_kept
-<<<<<<< HEAD
 from roiseg.train.log import Observer
-from roiseg.train.params import NOTHING_KEPT, PhaseParams, TrainParams
-=======
-from roiseg.train.log import Observer, Row, write_live
-from roiseg.train.loop import Trainer
-from roiseg.train.monitor import report_lines, weight_report
 from roiseg.train.params import PhaseParams, TrainParams
->>>>>>> ab29ea6b9138a38f03cf30d098046c2abd7ed714
 from roiseg.train.phases import resolve_phases
 from roiseg.train.run import Phase, Run
 from roiseg.train.stage import Outs, hash_index, stores_of, train_run

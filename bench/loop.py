@@ -37,11 +37,13 @@ from roiseg.params import load_params
 from roiseg.progress import Ticker
 from roiseg.sampler import Sampler, training_batches
 from roiseg.train import loop
+from roiseg.train.head_task import HeadTask
 from roiseg.train.learner import Learner
 from roiseg.train.loop import Trainer
 from roiseg.train.optimizer import make_optimizer
 from roiseg.train.run import Phase, Run
 from roiseg.train.schedule import Schedule
+from roiseg.train.task import AnyBatch
 from roiseg.train.train import TrainSections
 from roiseg.train.world import deterministic, make_fabric
 from roiseg.trained import FEATURES, INDEX
@@ -133,8 +135,8 @@ class LoopSide:
         fabric = make_fabric(sections.train)
         self._clock = Clock(fabric.device)
         build = partial(build_head, sections.head.model, sampler.dataset.store.specs)
-        phase = Phase(None, None, build, cast("MaskLoss", TimedLoss(loss, self._clock)), sampler, sampler.dataset, {})
-        run = Run([phase], (), sections.train, sections.head.reader)
+        task = HeadTask(build, cast("MaskLoss", TimedLoss(loss, self._clock)), sampler, sampler.dataset)
+        run = Run([Phase(None, None, task, {})], sections.train, sections.head.reader)
         self._trainer = Trainer(run, WORK / "bench-loop", fabric)
         self._learner: Learner = self._trainer.learner(1, None)
         calls: Sequence[tuple[str, Any, str]] = (
@@ -150,9 +152,9 @@ class LoopSide:
 
     def epoch(self, number: int) -> Epoch:
         """Train an epoch as `Trainer.fit` does."""
-        waits: list[loop.Clocked] = []
+        waits: list[loop.Clocked[AnyBatch]] = []
 
-        class Noted(loop.Clocked):
+        class Noted(loop.Clocked[AnyBatch]):
             def __init__(self, *args: Any) -> None:  # noqa: ANN401 - as the class
                 super().__init__(*args)
                 waits.append(self)

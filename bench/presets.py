@@ -27,7 +27,8 @@ from roiseg.files import write_json
 from roiseg.heads import build_head
 from roiseg.params import load_params
 from roiseg.progress import Ticker
-from roiseg.train.loop import LEAD, Trainer
+from roiseg.train.head_task import LEAD
+from roiseg.train.loop import Trainer
 from roiseg.train.train import TrainSections, make_run
 from roiseg.train.world import deterministic
 from roiseg.work import WORK

@@ -43,6 +43,7 @@ from roiseg.losses import MaskLoss, class_weights
 from roiseg.network_input import as_input
 from roiseg.params import load_params, load_section
 from roiseg.sampler import Sampler, Turns, training_batches
+from roiseg.train.head_task import HeadTask
 from roiseg.train.learner import Learner
 from roiseg.train.loop import Clocked
 from roiseg.train.run import Phase
@@ -78,7 +79,7 @@ class Steps:
         torch.manual_seed(sections.train.seed)
         weights = class_weights(sections.loss.class_weights, json.loads(Path("metrics/data_analyze.json").read_text()))
         build = partial(build_head, sections.head.model, sampler.dataset.store.specs)
-        phase = Phase(None, None, build, MaskLoss(sections.loss, weights), sampler, sampler.dataset, {})
+        phase = Phase(None, None, HeadTask(build, MaskLoss(sections.loss, weights), sampler, sampler.dataset), {})
         self._learner, self.device = Learner(fabric, World(fabric), phase, sections.train), fabric.device
 
     def step(self, batch: Batch) -> float:

@@ -41,6 +41,11 @@ class Batch:
     targets: Targets
     counted: bool = True
 
+    @property
+    def size(self) -> int:
+        """R."""
+        return len(self.boxes)
+
 
 Features = dict[str, Tensor]
 Loaded = tuple[Batch, Features]

@@ -17,6 +17,9 @@ from roiseg.errors import ParamsError
 PARAMS_FILE = Path("params.yaml")
 PRESET_DIR = Path(__file__).parent / "presets"
 
+NOTHING_KEPT = "models/kept/nothing"
+"""What a param says that names kept weights where there are none: a file that git holds, for DVC wants each dep to be there."""
+
 
 class Section(BaseModel):
     """Base of every params section: unknown keys, implicit casts and later changes are refused.

@@ -8,8 +8,10 @@ from typing import Any
 
 from torch import nn
 
+from roiseg.cache.joined import JoinedStore
 from roiseg.cache.params import CacheParams, ReaderParams, asked_fields
 from roiseg.cache.reader import FeatureStore
+from roiseg.cache.source import FeatureSource
 from roiseg.dataset import DatasetParams, RoiDataset
 from roiseg.errors import CheckpointError
 from roiseg.extractor.params import ExtractorParams
@@ -18,9 +20,41 @@ from roiseg.heads.base import HeadParams
 from roiseg.index import Index
 from roiseg.params import load_section, nearest
 from roiseg.train.checkpoint import SHOWN, Checkpoint, differing, load_checkpoint
-from roiseg.types import FeatureSpec
+from roiseg.types import TEACHER, FeatureSpec
 
 INDEX, FEATURES, HEADS = Path("data/index"), Path("data/features"), Path("models/heads")
+
+
+def open_tables(
+    extractor: ExtractorParams,
+    cache: CacheParams,
+    reader: ReaderParams,
+    split: str,
+    *,
+    index: Path = INDEX,
+    features: Path = FEATURES,
+    teacher: bool = False,
+) -> tuple[Index, FeatureSource]:
+    """Index and store of a split, the store checked against the params.
+
+    Args:
+        extractor: section of that name.
+        cache: section of that name.
+        reader: section of that name.
+        split: `train` or `val`.
+        index: folder of the tables.
+        features: folder of the stores; `teacher`, beside it, has those of the U-net.
+        teacher: whether the U-net's map is read too, as layer `teacher`.
+
+    Raises:
+        StoreError, StoreMismatchError, StoreDamagedError: see `FeatureStore`.
+    """
+    store = FeatureStore(features / f"{split}.zarr", checksums=reader.checksums)
+    store.check(asked_fields(extractor, cache))
+    table = Index(index / split, extractor.input_hw, extractor.resize)
+    if not teacher:
+        return table, store
+    return table, JoinedStore(store, FeatureStore(features.parent / TEACHER / store.path.name, checksums=reader.checksums))
 
 
 @dataclass(frozen=True)
@@ -54,10 +88,18 @@ class HeadSections:
         Raises:
             StoreError, StoreMismatchError, StoreDamagedError: see `FeatureStore`.
         """
-        store = FeatureStore(features / f"{split}.zarr", checksums=self.reader.checksums)
-        store.check(asked_fields(self.extractor, self.cache))
-        table = Index(index / split, self.extractor.input_hw, self.extractor.resize)
+        table, store = self.open_tables(split, index, features)
         return RoiDataset(table, store, self.dataset, self.model.layers, self.model.mask_hw)
+
+    def open_tables(self, split: str, index: Path = INDEX, features: Path = FEATURES) -> tuple[Index, FeatureSource]:
+        """The same, before ROIs are made of them; with a teacher's map beside the features where the head reads one.
+
+        Raises:
+            StoreError, StoreMismatchError, StoreDamagedError: see `FeatureStore`.
+        """
+        return open_tables(
+            self.extractor, self.cache, self.reader, split, index=index, features=features, teacher=TEACHER in self.model.layers
+        )
 
 
 def load_head(path: Path, name: str, sections: HeadSections, dataset: RoiDataset) -> tuple[nn.Module, Checkpoint]:

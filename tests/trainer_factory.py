@@ -18,10 +18,11 @@ from roiseg.evaluate.pictures import load_fixed
 from roiseg.heads import build_head, parse_model
 from roiseg.losses import LossParams, MaskLoss
 from roiseg.nn.outputs import HeadOutput
-from roiseg.params import overlay
+from roiseg.params import NOTHING_KEPT, overlay
 from roiseg.train.folder import RunFolder
+from roiseg.train.head_task import HeadTask
 from roiseg.train.learner import Learner
-from roiseg.train.params import NOTHING_KEPT, TrainParams
+from roiseg.train.params import TrainParams
 from roiseg.train.run import Phase, Run
 from roiseg.train.train import TrainSections
 from roiseg.train.world import World, make_fabric
@@ -124,7 +125,15 @@ def run_of(
     chosen = loss or MaskLoss(loss_params(), (2.0, 0.5, 2.0))
     described = {"model": json.loads(sections.model.model_dump_json())}
     build = partial(build_head, sections.model, val.store.specs)
-    return Run([Phase(None, None, build, chosen, drawn, val, described)], fixed, params, sections.reader)
+    task = HeadTask(build, chosen, drawn, val, fixed, params.pictures)
+    return Run([Phase(None, None, task, described)], params, sections.reader)
+
+
+def task_of(run: Run) -> HeadTask:
+    """What the first phase of a run of heads learns."""
+    task = run.phases[0].task
+    assert isinstance(task, HeadTask)
+    return task
 
 
 def learner_of(run: Run) -> Learner:

@@ -49,7 +49,7 @@ class Checkpoint:
         layers: layer -> [channels, vertical stride, horizontal stride].
         fingerprint: fields of the store that the head was trained on, see `roiseg.extractor.extract.asked_fields`.
         metrics: validation figures of this epoch.
-        best: highest `miou_fg_roi` up to and with this epoch, -1 for none.
+        best: highest leading figure up to and with this epoch, -1 for none.
         rate: learning rate of the last step.
         rows: the run's record, a row for each epoch so far.
     """

@@ -10,7 +10,10 @@ from roiseg.files import write_bytes
 
 FOLDER = "curves"
 CHARTS = ("loss", "learning_rate", "iou", "weights")
-IOUS = ("miou_fg_roi", "iou_target_roi", "iou_nontarget_roi", "iou_bg", "never_class_2_miou_fg_roi")
+IOUS = (
+    *("miou_fg_roi", "iou_target_roi", "iou_nontarget_roi", "iou_bg", "never_class_2_miou_fg_roi"),
+    *("miou_2class", "iou_person", "iou_background", "agreement"),
+)
 NO_LOSS = ("train_grad_norm", "train_mean_pixel_weight")
 
 

@@ -47,12 +47,15 @@ class RunFolder:
         """A copy of a file under a name of this folder."""
         write_bytes(self.path / name, source.read_bytes())
 
-    def save(self, checkpoint: Checkpoint, mask_hw: HW, keep: int | None, *, best: bool, snapshot: bool, phase: str | None) -> None:
+    def save(
+        self, checkpoint: Checkpoint, mask_hw: HW, score: float, keep: int | None, *, best: bool, snapshot: bool, phase: str | None
+    ) -> None:
         """Write the checkpoint of an epoch, under all names that it goes by.
 
         Args:
             checkpoint: the epoch's.
             mask_hw: part of its name.
+            score: part of its name, 0 to 1.
             keep: checkpoints to keep; None for all. The newest stays at least, for a killed run goes on from it.
             best: whether no epoch before was as good.
             snapshot: whether a cycle of the learning rate ends here.
@@ -64,9 +67,7 @@ class RunFolder:
             save_checkpoint(self._snapshots / f"snapshot_epoch_{checkpoint.epoch:04d}.pth", checkpoint)
         if phase is not None:
             save_checkpoint(self.checkpoints / f"progressive_epoch_{checkpoint.epoch:04d}_{phase}.pth", checkpoint)
-        save_checkpoint(
-            self.checkpoints / checkpoint_name(checkpoint.epoch, mask_hw, checkpoint.metrics["miou_fg_roi"]), checkpoint
-        )
+        save_checkpoint(self.checkpoints / checkpoint_name(checkpoint.epoch, mask_hw, score), checkpoint)
         self.prune(keep)
 
     def prune(self, keep: int | None) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 from roiseg.errors import CheckpointError, ParamsError
 from roiseg.files import new_folder
+from roiseg.params import NOTHING_KEPT
 from roiseg.train.checkpoint import BEST, Checkpoint, differing, load_checkpoint, newest
-from roiseg.train.params import CONTINUATION, NOTHING_KEPT
+from roiseg.train.params import CONTINUATION
 from roiseg.train.run import Kept
 
 KEPT = Path(NOTHING_KEPT).parent

@@ -7,16 +7,16 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from roiseg.batches import Batch, dequantise
+from roiseg.batches import dequantise
 from roiseg.errors import TrainingError
-from roiseg.noise import FeatureNoise
 from roiseg.train.average import WeightAverage
 from roiseg.train.checkpoint import Checkpoint
-from roiseg.train.memory import lack_of_memory_is_said, largest_batch
+from roiseg.train.memory import lack_of_memory_is_said
 from roiseg.train.optimizer import make_optimizer
 from roiseg.train.params import TrainParams
 from roiseg.train.run import Phase
 from roiseg.train.step import Stepper
+from roiseg.train.task import AnyBatch
 from roiseg.train.world import World, random_states, restore_random_states
 
 # Its root is what a backend that can't compile raises; torch has no public name for it.
@@ -40,8 +40,10 @@ class Learner:
             TrainingError: see `make_optimizer`.
         """
         self.phase, self._fabric, self._world, self._params = phase, fabric, world, params
-        phase.loss.load_state({})  # a run that begins anew in the same process has seen nothing
-        self.head = phase.build()
+        self.task = phase.task
+        self.task.load_state({})  # a run that begins anew in the same process has seen nothing
+        self.head = self.task.build()
+        self._epoch = 0
         self._plain = make_optimizer(self.head, params)
         self.average = WeightAverage(self.head, params.average_decay)
         if before is not None:
@@ -50,16 +52,25 @@ class Learner:
         head = torch.compile(self.head, dynamic=True) if params.compile else self.head
         self.wrapped, self.optimizer = fabric.setup(cast("nn.Module", head), self._plain)
         self.average.head.to(fabric.device)
-        self._scales = {name: torch.from_numpy(values) for name, values in phase.train.store.scales.items()}
+        self._scales = {name: torch.from_numpy(values) for name, values in self.task.stores["train"].scales.items()}
         self._floats: dict[str, Tensor] = {}
-        self._noise = FeatureNoise(phase.sampler.params.feature_noise)
         self.stepper = Stepper(fabric, world, self.wrapped, self.optimizer, self.losses, params.clip_norm)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, batch: AnyBatch) -> dict[str, Tensor]:
         """Forward pass and loss of a batch, `total` among the parts."""
         device = self._fabric.device
-        features = self._noise.add(dequantise(batch.features, self._scales, device, self._floats))
-        return self.phase.loss(self.wrapped(features, batch.boxes.to(device)), batch.targets.to(device))
+        features = dequantise(batch.features, self._scales, device, self._floats)
+        return self.task.losses(self.wrapped, features, batch, device)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Let the weights join that learn from some epoch on; those of earlier epochs have, or do now.
+
+        What joins forms groups of its own, so that the optimiser keeps what it knows of the others.
+        """
+        for number in range(self._epoch + 1, epoch + 1):
+            for group in self.task.joining(self.head, number):
+                self._plain.add_param_group(group)
+        self._epoch = max(self._epoch, epoch)
 
     def set_rate(self, rate: float) -> None:
         """Learning rate of the next step, before the factors of the groups."""
@@ -73,9 +84,9 @@ class Learner:
             TrainingError: the batch doesn't fit, or `train.compile` is on and nothing here can compile.
         """
         device = self._fabric.device
-        batch = largest_batch(self.phase.sampler, -(-self._params.images_per_batch // self._world.size))
-        buffers, seen = [(buffer, buffer.clone()) for buffer in self.head.buffers()], self.phase.loss.state()
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), lack_of_memory_is_said(batch, device):
+        batch = self.task.largest(-(-self._params.images_per_batch // self._world.size))
+        buffers, seen = [(buffer, buffer.clone()) for buffer in self.head.buffers()], self.task.state()
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), lack_of_memory_is_said(self.task, batch, device):
             self.wrapped.train()
             try:
                 self._fabric.backward(self.losses(batch)["total"])
@@ -86,7 +97,7 @@ class Learner:
                 ) from error
         for buffer, before in buffers:  # statistics of norms
             buffer.copy_(before)
-        self.phase.loss.load_state(seen)
+        self.task.load_state(seen)
         self.optimizer.zero_grad(set_to_none=True)
 
     def state(self) -> Mapping[str, object]:
@@ -97,17 +108,18 @@ class Learner:
             "optimizer": self._plain.state_dict(),
             "scaler": self._fabric.strategy.precision.state_dict(),
             "rng": random_states(self._world, self._fabric.device),
-            "loss": self._world.gather(self.phase.loss.state()),
+            "loss": self._world.gather(self.task.state()),
         }
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same phase."""
+        self.begin_epoch(checkpoint.epoch)
         self.head.load_state_dict(dict(checkpoint.live))
         self.average.head.load_state_dict(dict(checkpoint.model))
         self._plain.load_state_dict(dict(checkpoint.optimizer))
         self._fabric.strategy.precision.load_state_dict(dict(checkpoint.scaler))
         restore_random_states(dict(checkpoint.rng), self._world, self._fabric.device)
-        self.phase.loss.load_state(checkpoint.loss[self._world.rank])
+        self.task.load_state(checkpoint.loss[self._world.rank])
 
     def _take_over(self, before: "Learner") -> None:
         """Weights of equal name and shape, with what the optimiser knows of them; all others start fresh."""

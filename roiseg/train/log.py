@@ -33,7 +33,9 @@ METRICS = "metrics.json"
 PLOTS = "plots"
 WEIGHTS = "weights.json"
 LEADING = ("miou_fg_roi", "iou_target_roi", "iou_nontarget_roi", "never_class_2_miou_fg_roi")
-"""Validation figures of `metrics.json`."""
+"""Validation figures of a head in `metrics.json`."""
+LEADING_OF_NETS = ("miou_2class", "iou_person", "agreement")
+"""Those of a net that tells people from background."""
 GROUPS = {"train_": "train/", "weight_": "weights/", "val_": "val/"}
 STEPS = "skipped_steps"
 
@@ -63,7 +65,7 @@ def summary(row: Row) -> dict[str, Any]:
     groups: dict[str, dict[str, float | str]] = {"train": {}, "val": {}}
     for name, value in scalars(row).items():
         group, figure = name.split("/", 1)
-        if (group == "train" and figure != STEPS) or (group == "val" and figure in LEADING):
+        if (group == "train" and figure != STEPS) or (group == "val" and figure in (*LEADING, *LEADING_OF_NETS)):
             groups[group][figure] = value if math.isfinite(value) else str(value)  # as DVCLive does: JSON has no NaN
     return {**groups, "step": int(row["epoch"])}
 

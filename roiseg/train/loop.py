@@ -1,4 +1,4 @@
-"""The training loop: one head on cached features, on Lightning Fabric for device, precision and processes.
+"""The training loop: one task on cached features, on Lightning Fabric for device, precision and processes.
 
 After every epoch: validation figures, a checkpoint, the picture, a row of the run's record. A run that is killed goes on after its
 last finished epoch.
@@ -11,20 +11,17 @@ from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from roiseg.batches import Batch, Loading
+from roiseg.batches import Loading
 from roiseg.errors import TrainingError
-from roiseg.evaluate.infer import Score, predictions
 from roiseg.evaluate.overlays import write_png
-from roiseg.evaluate.pictures import draw_validation
 from roiseg.params import nearest
 from roiseg.progress import Ticker, progress
-from roiseg.sampler import training_batches
 from roiseg.train.checkpoint import BEST, SNAPSHOTS, UNTRAINED, Checkpoint, save_checkpoint
 from roiseg.train.folder import RunFolder
 from roiseg.train.learner import Learner
@@ -34,21 +31,23 @@ from roiseg.train.run import Phase, Run
 from roiseg.train.schedule import Extension, Schedule, phase_warmup, stops_early
 from roiseg.train.snapshots import mean_of
 from roiseg.train.step import NotFinite, Sums
+from roiseg.train.task import AnyBatch, Task
 from roiseg.train.world import World, deterministic, make_fabric
 
 logger = logging.getLogger(__name__)
 
-LEAD = "miou_fg_roi"
 NONE_YET = -1.0
 
+BatchT = TypeVar("BatchT", bound=AnyBatch)
 
-def check_metric(name: str) -> None:
+
+def check_metric(name: str, task: Task) -> None:
     """See that a figure to judge a run by is one that validation gives.
 
     Raises:
         TrainingError: it isn't.
     """
-    known = Score.empty().figures()
+    known = task.known_figures
     if name not in known:
         raise TrainingError(f"train.early_stop.metric is {name!r}, which validation doesn't give; {nearest(name, known)}")
 
@@ -58,29 +57,30 @@ def weights_alone(weights: Mapping[str, Tensor]) -> Mapping[str, object]:
     return {"model": weights, "live": weights, "optimizer": {}, "scaler": {}, "rng": {}, "loss": []}
 
 
-def grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+def grouped(batches: Iterator[AnyBatch], size: int) -> Iterator[list[AnyBatch]]:
     """Batches in groups of `size`, the last one perhaps smaller; a batch of a group of several has features of its own."""
     if size == 1:
         yield from ([batch] for batch in batches)
         return
-    while part := [replace(batch, features=_own(batch)) for batch in islice(batches, size)]:
+    while part := [_with_own_features(batch) for batch in islice(batches, size)]:
         yield part
 
 
-def _own(batch: Batch) -> dict[str, Tensor]:
-    """Features outside the buffers that go round."""
-    return {name: values.clone() for name, values in batch.features.items()}
+def _with_own_features(batch: Any) -> AnyBatch:  # noqa: ANN401 - a dataclass of whatever task
+    """The same with features outside the buffers that go round."""
+    found: AnyBatch = replace(batch, features={name: values.clone() for name, values in batch.features.items()})
+    return found
 
 
-class Clocked:
+class Clocked(Generic[BatchT]):
     """Batches, and the seconds that were spent waiting for them."""
 
-    def __init__(self, batches: Iterator[Batch]) -> None:
+    def __init__(self, batches: Iterator[BatchT]) -> None:
         """Wrap an iterator."""
         self._batches = batches
         self.waited = 0.0
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[BatchT]:
         """Each batch, timed."""
         while True:
             began = time.monotonic()
@@ -113,11 +113,11 @@ class Trainer:
         self._observers = observers if self._world.is_first else ()
         self._rows: list[Row] = []
         self._best = NONE_YET
-        self._batches = -(-len(run.phases[-1].train.rows) // params.images_per_batch)
+        self._batches = -(-run.phases[-1].task.images // params.images_per_batch)
         self._steps = -(-self._batches // params.accumulate)
         if not self._steps:
             raise TrainingError("no image of the training split has a person of at least data.min_box_px; lower it")
-        check_metric(params.early_stop.metric)
+        check_metric(params.early_stop.metric, run.phases[-1].task)
         self._began = run.kept.last.epoch if run.kept else 0
         extension = Extension(self._began * self._steps, run.kept.last.rate) if run.kept else None
         self._schedule = Schedule(params, self._steps, run.epochs, extension)
@@ -160,7 +160,8 @@ class Trainer:
                 self._save(learner, epoch, figures)
                 for observer in self._observers:
                     observer.epoch(self._rows)
-                logger.info("epoch %d: loss %.4f, %s %.4f", epoch, losses.get("train_total", float("nan")), LEAD, figures[LEAD])
+                lead = learner.task.lead
+                logger.info("epoch %d: loss %.4f, %s %.4f", epoch, losses.get("train_total", float("nan")), lead, figures[lead])
             self._average_snapshots()
             if self._world.is_first:
                 self._folder.prune(self._run.params.keep_checkpoints)
@@ -228,10 +229,11 @@ class Trainer:
         Raises:
             TrainingError: see `fit`.
         """
-        params, phase = self._run.params, learner.phase
+        params, phase, task = self._run.params, learner.phase, learner.task
+        learner.begin_epoch(epoch)
         learner.wrapped.train()
-        phase.loss.begin_epoch((epoch - 1) / max(self._run.epochs - 1, 1))
-        batches = Clocked(training_batches(phase.sampler, self._loading, seed=params.seed, epoch=epoch))
+        task.begin_epoch((epoch - 1) / max(self._run.epochs - 1, 1), epoch)
+        batches = Clocked(task.batches(self._loading, params.seed, epoch))
         before, history = sum(int(row["skipped_steps"]) for row in self._rows), self._judged()
         began, sums, rate = time.monotonic(), Sums(), 0.0
         for number, part in enumerate(grouped(iter(batches), params.accumulate)):
@@ -247,14 +249,15 @@ class Trainer:
         sums = sums.over(self._world)
         taken = max(time.monotonic() - began, 1e-9)
         logger.info(
-            "epoch %d: %.1f s, %.1f images/s, %.1f ROIs/s, %.1f %% of it waiting for data",
-            *(epoch, taken, len(phase.train.rows) / taken, sums.rois / taken, 100 * batches.waited / taken),
+            "epoch %d: %.1f s, %.1f images/s, %.1f %s/s, %.1f %% of it waiting for data",
+            *(epoch, taken, task.images / taken, sums.rois / taken, task.unit, 100 * batches.waited / taken),
         )
         named = {name if name.startswith("weight_") else f"train_{name}": value for name, value in sums.means().items()}
         return named | {"train_lr": rate, "skipped_steps": sums.skipped}
 
     def _rate(self, step: int, phase: Phase, history: Sequence[float]) -> float:
-        rate, first = self._schedule.rate(step, history), (self._run.first_epoch(phase) - 1) * self._steps
+        scale = phase.task.rate_scale(step // self._steps + 1)
+        rate, first = scale * self._schedule.rate(step, history), (self._run.first_epoch(phase) - 1) * self._steps
         if first == 0:
             return rate
         params = self._run.params
@@ -272,23 +275,23 @@ class Trainer:
 
     def validate(self, learner: Learner) -> dict[str, float]:
         """Figures of the averaged weights on the validation split."""
-        score = Score.empty()
-        for prediction in predictions(learner.average.head, learner.phase.val, self._fabric.device, self._loading):
-            score.add(prediction)
-        return Score.together(self._world.gather(score)).figures()
+        part = learner.task.score(learner.average.head, self._fabric.device, self._loading)
+        return learner.task.figures(self._world.gather(part))
 
     def _save(self, learner: Learner, epoch: int, figures: dict[str, float]) -> None:
         """Picture first, as the observers last: a checkpoint on disk says that its epoch is done."""
-        run, phase = self._run, learner.phase
-        state = learner.state()
-        better = phase.until is None and figures[LEAD] > self._best
-        self._best = max(self._best, figures[LEAD]) if phase.until is None else self._best
+        run, phase, task = self._run, learner.phase, learner.task
+        task.judged(figures)
+        state, score = learner.state(), figures[task.lead]
+        better = phase.until is None and score > self._best
+        self._best = max(self._best, score) if phase.until is None else self._best
         if self._world.is_first:
             self._draw(learner, epoch, figures)
             checkpoint = self._checkpoint(phase, state, epoch, figures)
             self._folder.save(
                 checkpoint,
-                phase.train.mask_hw,
+                task.mask_hw,
+                score,
                 run.params.keep_checkpoints,
                 best=better,
                 snapshot=phase.until is None and self._schedule.ends_cycle(epoch),
@@ -297,12 +300,12 @@ class Trainer:
         self._world.wait()
 
     def _checkpoint(self, phase: Phase, state: Any, epoch: int, figures: dict[str, float]) -> Checkpoint:  # noqa: ANN401
-        specs, store = phase.train.store.specs, phase.train.store
+        task, store = phase.task, phase.task.stores["train"]
         return Checkpoint(
             epoch=epoch,
             **state,
             params=phase.described,
-            layers={name: [specs[name].channels, *specs[name].stride_hw] for name in phase.train.layers},
+            layers={name: [store.specs[name].channels, *store.specs[name].stride_hw] for name in task.layers},
             fingerprint=store.asked,
             metrics=figures,
             best=self._best,
@@ -311,12 +314,9 @@ class Trainer:
         )
 
     def _draw(self, learner: Learner, epoch: int, figures: dict[str, float]) -> None:
-        run = self._run
-        if run.fixed:
-            title = f"epoch {epoch}: {LEAD} {figures[LEAD]:.4f}"
-            picture = draw_validation(
-                learner.average.head, learner.phase.val, run.fixed, self._fabric.device, title, run.params.pictures
-            )
+        lead = learner.task.lead
+        picture = learner.task.draw(learner.average.head, self._fabric.device, f"epoch {epoch}: {lead} {figures[lead]:.4f}")
+        if picture is not None:
             write_png(self._folder.pictures / f"validation_all_images_epoch_{epoch:04d}.png", picture)
 
     def _keep_untrained(self) -> None:
@@ -326,7 +326,7 @@ class Trainer:
             return
         with torch.random.fork_rng([]):
             torch.manual_seed(run.params.seed)
-            fresh = run.phases[-1].build().state_dict()
+            fresh = run.phases[-1].task.build().state_dict()
         save_checkpoint(path, self._checkpoint(run.phases[-1], weights_alone(fresh), 0, {}))
 
     def _average_snapshots(self) -> None:
@@ -338,7 +338,7 @@ class Trainer:
         learner = Learner(self._fabric, self._world, phase, self._run.params)
         learner.average.head.load_state_dict(mean)
         figures = self.validate(learner)
-        logger.info("mean of the snapshots of %d cycles: %s %.4f", len(found), LEAD, figures[LEAD])
+        logger.info("mean of the snapshots of %d cycles: %s %.4f", len(found), phase.task.lead, figures[phase.task.lead])
         if self._world.is_first:
             checkpoint = self._checkpoint(phase, weights_alone(mean), len(self._rows), figures)
             save_checkpoint(self._folder.path / SNAPSHOTS, checkpoint)

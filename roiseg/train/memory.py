@@ -16,6 +16,7 @@ from roiseg.batches import Batch
 from roiseg.dataset import Targets
 from roiseg.errors import TrainingError
 from roiseg.sampler import Sampler
+from roiseg.train.task import AnyBatch, Task
 
 KERNELS = 64
 """Compiled kernels that oneDNN keeps. It compiles a set for each number of ROIs, some 30 in a step, and by itself keeps 1024: about
@@ -46,7 +47,7 @@ def largest_batch(sampler: Sampler, images_per_batch: int) -> Batch:
 
 
 @contextmanager
-def lack_of_memory_is_said(batch: Batch, device: torch.device) -> Iterator[None]:
+def lack_of_memory_is_said(task: Task, batch: AnyBatch, device: torch.device) -> Iterator[None]:
     """Turn a lack of memory into advice.
 
     Raises:
@@ -58,8 +59,8 @@ def lack_of_memory_is_said(batch: Batch, device: torch.device) -> Iterator[None]
         if not isinstance(error, torch.OutOfMemoryError) and "allocate" not in str(error):
             raise
         images = max((len(values) for values in batch.features.values()), default=0)
+        units = "" if task.unit == "images" else f" and {batch.size} {task.unit}"
         raise TrainingError(
-            f"a batch of {images} images and {len(batch.boxes)} ROIs, which this data set may give, doesn't fit into the memory of "
-            f"{device}: {str(error).splitlines()[0]}; lower train.images_per_batch (and raise train.accumulate by as much), "
-            "sampler.rois_per_image and extra_rois, model.roi_hw or the channels of model, or read fewer layers"
+            f"a batch of {images} images{units}, which this data set may give, doesn't fit into the memory of {device}: "
+            f"{str(error).splitlines()[0]}; {task.thrift}"
         ) from error

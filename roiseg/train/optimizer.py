@@ -15,7 +15,7 @@ def parameter_groups(head: nn.Module, weight_decay: float, factors: Mapping[str,
     """Weights by how they are treated: matrices decay, biases and norms don't, for pulling those to 0 regularises nothing.
 
     Args:
-        head: whose weights.
+        head: whose weights; those that want no gradient are left out.
         weight_decay: of the matrices.
         factors: beginning of a name -> factor on the learning rate; the longest beginning that fits counts.
 
@@ -25,7 +25,8 @@ def parameter_groups(head: nn.Module, weight_decay: float, factors: Mapping[str,
     Raises:
         TrainingError: a beginning that no weight's name has.
     """
-    names = [name for name, _ in head.named_parameters()]
+    learning = [(name, weight) for name, weight in head.named_parameters() if weight.requires_grad]
+    names = [name for name, _ in learning]
     for start in factors:
         if not any(name.startswith(start) for name in names):
             parts = {name.split(".")[0] for name in names}
@@ -33,7 +34,7 @@ def parameter_groups(head: nn.Module, weight_decay: float, factors: Mapping[str,
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for factor in dict.fromkeys([1.0, *factors.values()]):
         groups[factor, True], groups[factor, False] = [], []
-    for name, weight in head.named_parameters():
+    for name, weight in learning:
         fitting = [start for start in factors if name.startswith(start)]
         factor = factors[max(fitting, key=len)] if fitting else 1.0
         groups[factor, weight.ndim > 1].append(weight)

@@ -10,9 +10,6 @@ from roiseg.params import Section
 Milestone = Annotated[int, Field(ge=1)]
 Factor = Annotated[float, Field(gt=0, le=100)]
 
-NOTHING_KEPT = "models/kept/nothing"
-"""`train.resume_from` of a run that starts with fresh weights: a file that git holds, for DVC wants each dep to be there."""
-
 
 class EarlyStopParams(Section):
     """Section `train.early_stop`: the validation figure that a run is judged by while it goes on."""

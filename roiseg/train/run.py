@@ -1,47 +1,31 @@
 """What a training run is made of."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from roiseg.cache.params import ReaderParams
-from roiseg.dataset import RoiDataset
-from roiseg.evaluate.pictures import FixedPicture
-from roiseg.losses import MaskLoss
-from roiseg.sampler import Sampler
 from roiseg.train.checkpoint import Checkpoint
 from roiseg.train.params import TrainParams
+from roiseg.train.task import Task
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Some epochs of a run with one model and one loss; most runs have a single one.
+    """Some epochs of a run with one task; most runs have a single one.
 
     Attributes:
-        name: of an item of `train.phases`; None for the last phase, whose model and loss are those of the params.
+        name: of an item of `train.phases`; None for the last phase, whose task is that of the params.
         until: its last epoch; None for the last phase.
-        build: makes the head, with fresh weights from torch's global generator.
-        loss: returns its total and parts.
-        sampler: draws from the training split, with the layers that the head reads.
-        val: validation split.
+        task: model, loss and data.
         described: sections as plain values, kept in every checkpoint.
     """
 
     name: str | None
     until: int | None
-    build: Callable[[], nn.Module]
-    loss: MaskLoss
-    sampler: Sampler
-    val: RoiDataset
+    task: Task
     described: Mapping[str, Any]
-
-    @property
-    def train(self) -> RoiDataset:
-        """Training split."""
-        return self.sampler.dataset
 
 
 @dataclass(frozen=True)
@@ -63,14 +47,12 @@ class Run:
 
     Attributes:
         phases: in their order, at least one.
-        fixed: pictures drawn each epoch.
         params: section `train`.
         reader: section `reader`.
         kept: what it goes on from, or None.
     """
 
     phases: Sequence[Phase]
-    fixed: Sequence[FixedPicture]
     params: TrainParams
     reader: ReaderParams
     kept: Kept | None = None

@@ -8,7 +8,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
-from roiseg.batches import Batch
+from roiseg.train.task import AnyBatch
 from roiseg.train.world import World
 
 Losses = Mapping[str, Tensor]
@@ -72,7 +72,7 @@ class Stepper:
         world: World,
         head: nn.Module,
         optimizer: torch.optim.Optimizer,
-        losses: Callable[[Batch], Losses],
+        losses: Callable[[AnyBatch], Losses],
         clip_norm: float,
     ) -> None:
         """Hold what a step needs.
@@ -88,7 +88,7 @@ class Stepper:
         self._fabric, self._world, self._head, self._optimizer = fabric, world, head, optimizer
         self._losses, self._clip_norm = losses, clip_norm
 
-    def step(self, batches: Sequence[Batch], sums: Sums) -> NotFinite | None:
+    def step(self, batches: Sequence[AnyBatch], sums: Sums) -> NotFinite | None:
         """Learn from some batches together; their gradients are averaged.
 
         A step whose loss or gradients aren't finite changes nothing, neither weights nor the optimiser's memory of past gradients.
@@ -109,7 +109,7 @@ class Stepper:
                 losses = self._losses(batch)
                 if not self._world.all_finite(losses["total"]):
                     return self._skip("loss", losses["total"], rows, sums)
-                rois = len(batch.boxes) if batch.counted else 0
+                rois = batch.size if batch.counted else 0
                 self._backward(losses["total"], rois, len(batches))
             found.append((losses, rois))
         norm = self._fabric.clip_gradients(self._head, self._optimizer, max_norm=self._clip_norm, error_if_nonfinite=False)

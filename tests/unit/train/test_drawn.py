@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from store_factory import Project, sampler_params, shared_project
-from trainer_factory import TRAIN, Crash, files_of, loss_params, rows_of, run_of
+from trainer_factory import TRAIN, Crash, files_of, loss_params, rows_of, run_of, task_of
 
 from roiseg.batches import Loading, dequantise
 from roiseg.errors import AnnotationError
@@ -61,11 +61,11 @@ def test_each_way_of_drawing_changes_what_is_learnt(project: Project, tmp_path: 
 def test_noise_is_of_training_only(project: Project, tmp_path: Path) -> None:
     run = run_of(project, "roi_crop", sampler={"feature_noise": 5.0}, epochs=1)
     Trainer(run, tmp_path).fit()
-    found, phase = rows_of(tmp_path)[0], run.phases[0]
-    head = phase.build().eval()
+    found, task = rows_of(tmp_path)[0], task_of(run)
+    head = task.build().eval()
     head.load_state_dict(dict(load_checkpoint(tmp_path / BEST).model))
     score = Score.empty()
-    for prediction in predictions(head, phase.val, torch.device("cpu"), Loading(2, 1, 1)):
+    for prediction in predictions(head, task.val, torch.device("cpu"), Loading(2, 1, 1)):
         score.add(prediction)
     assert score.metrics.figures()["miou_fg_roi"] == pytest.approx(found["miou_fg_roi"])
 

@@ -9,7 +9,7 @@ import torch
 from head_factory import MODELS, fresh_head
 from loss_factory import targets_of
 from store_factory import Project, shared_project
-from trainer_factory import TRAIN, rows_of, run_of, with_everything
+from trainer_factory import TRAIN, rows_of, run_of, task_of, with_everything
 
 from roiseg.export.onnx import example_inputs
 from roiseg.heads import FAMILIES, parse_model
@@ -39,7 +39,7 @@ def test_a_family_trains(project: Project, tmp_path: Path, monkeypatch: pytest.M
     head, best = load_head(tmp_path / "head", BEST, project.sections(MODELS[family]), project.open("val", MODELS[family]))
     assert best.epoch in (1, 2)
     torch.manual_seed(TRAIN["seed"])
-    fresh = run_of(project, family).phases[0].build().state_dict()
+    fresh = task_of(run_of(project, family)).build().state_dict()
     moved = [name for name, item in head.state_dict().items() if not torch.equal(item, fresh[name])]
     assert len(moved) > len(fresh) / 2
 

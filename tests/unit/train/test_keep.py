@@ -16,9 +16,9 @@ from store_factory import Project, shared_project
 from trainer_factory import TRAIN, files_of, sections_of
 
 from roiseg.errors import CheckpointError, ParamsError
+from roiseg.params import NOTHING_KEPT
 from roiseg.train.checkpoint import BEST, UNTRAINED, Checkpoint, by_epoch, load_checkpoint
 from roiseg.train.keep import LAST, check_same, keep, kept_files, load_kept
-from roiseg.train.params import NOTHING_KEPT
 from roiseg.train.train import TrainPaths, TrainSections, train_head
 
 HEADS = Path("models/heads")

@@ -8,13 +8,14 @@ import torch
 from loss_factory import FULL
 from store_factory import Project, shared_project
 from torch import Tensor, nn
-from trainer_factory import EPOCHS, LOSS, Crash, files_of, learner_of, rows_of, run_of
+from trainer_factory import EPOCHS, LOSS, Crash, files_of, learner_of, rows_of, run_of, task_of
 
 from roiseg.batches import dequantise
 from roiseg.losses import LossParams, MaskLoss
 from roiseg.nn.outputs import HeadOutput
 from roiseg.train import learner
 from roiseg.train.checkpoint import load_checkpoint
+from roiseg.train.head_task import HeadTask
 from roiseg.train.loop import Trainer
 from roiseg.train.run import Run
 
@@ -44,8 +45,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def changing_run(project: Project) -> Run:
     run = run_of(project, loss=MaskLoss(LossParams.parse(LOSS | CHANGING, "loss"), (2.0, 0.5, 2.0)))
-    phase = run.phases[0]
-    return replace(run, phases=[replace(phase, build=lambda: InTwoSteps(phase.build()))])
+    phase, task = run.phases[0], task_of(run)
+    return replace(run, phases=[replace(phase, task=HeadTask(lambda: InTwoSteps(task.build()), task.loss, task.sampler, task.val))])
 
 
 def test_a_killed_run_goes_on_with_what_its_loss_has_seen(
@@ -75,7 +76,7 @@ def test_weights_go_from_the_first_epoch_to_the_last(project: Project, tmp_path:
 
 def test_a_run_begins_with_nothing_seen_and_a_rehearsal_shows_nothing(project: Project) -> None:
     run = changing_run(project)
-    loss = run.phases[0].loss
+    loss = task_of(run).loss
     loss.load_state({"bg": 3.0})
     made = learner_of(run)
     assert loss.state() == {}

@@ -19,6 +19,7 @@ from roiseg.losses import LossParams, MaskLoss
 from roiseg.params import PARAMS_FILE, read_yaml
 from roiseg.schema import check_params
 from roiseg.train.checkpoint import BEST, SNAPSHOTS, UNTRAINED, Checkpoint, by_epoch, load_checkpoint, save_checkpoint
+from roiseg.train.head_task import HeadTask
 from roiseg.train.learner import Learner
 from roiseg.train.params import TrainParams
 from roiseg.train.phases import resolve_phases
@@ -95,7 +96,7 @@ def test_what_fits_goes_over(project: Project) -> None:
         model = part.head.model
         build = partial(build_head, model, val.store.specs)
         drawn, whole = sampler.read_by(model.layers, model.mask_hw), val.read_by(model.layers, model.mask_hw)
-        phases.append(Phase(str(number), None, build, MaskLoss(loss_params(), (1.0, 1.0, 1.0)), drawn, whole, {}))
+        phases.append(Phase(str(number), None, HeadTask(build, MaskLoss(loss_params(), (1.0, 1.0, 1.0)), drawn, whole), {}))
     fabric = make_fabric(sections.train)
     first = Learner(fabric, World(fabric), phases[0], sections.train)
     first.rehearse()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from store_factory import Project, shared_project
 from torch import Tensor
-from trainer_factory import Poisoned, files_of, learner_of, loss_params, rows_of, run_of
+from trainer_factory import Poisoned, files_of, learner_of, loss_params, rows_of, run_of, task_of
 
 from roiseg.dataset import Targets
 from roiseg.errors import TrainingError
@@ -76,7 +76,7 @@ def test_a_compiled_head_learns_the_same(project: Project, tmp_path: Path) -> No
     assert fast[-1] == pytest.approx(plain[-1], rel=0.02, abs=0.02)
     assert (
         load_checkpoint(by_epoch(tmp_path / "compiled/checkpoints")[0]).live.keys()
-        == dict(run_of(project, "roi_crop").phases[0].build().state_dict()).keys()
+        == dict(task_of(run_of(project, "roi_crop")).build().state_dict()).keys()
     )
 
 

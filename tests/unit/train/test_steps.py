@@ -8,7 +8,7 @@ import pytest
 import torch
 from store_factory import Project, make_project, shared_project
 from torch import Tensor
-from trainer_factory import TRAIN, Poisoned, learner_of, rows_of, run_of
+from trainer_factory import TRAIN, Poisoned, learner_of, rows_of, run_of, task_of
 
 from roiseg.batches import Loading
 from roiseg.dataset import Targets
@@ -38,7 +38,7 @@ def test_accumulated_gradients_are_averaged(project: Project, tmp_path: Path) ->
     before = {name: weight.detach().clone() for name, weight in made.head.named_parameters()}
     expected = {name: torch.zeros_like(weight) for name, weight in before.items()}
     made.wrapped.train()
-    for batch in training_batches(run.phases[0].sampler, Loading(1, 1, 1), seed=0, epoch=1):
+    for batch in training_batches(task_of(run).sampler, Loading(1, 1, 1), seed=0, epoch=1):
         made.head.zero_grad()
         torch.autograd.backward(made.losses(batch)["total"])
         for name, weight in made.head.named_parameters():

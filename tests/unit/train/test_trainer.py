@@ -11,7 +11,7 @@ import torch
 from head_factory import MODELS
 from store_factory import STATISTICS, Project, sampler_params, shared_project
 from torch import nn
-from trainer_factory import EPOCHS, LOSS, TRAIN, files_of, learner_of, loss_params, rows_of, run_of
+from trainer_factory import EPOCHS, LOSS, TRAIN, files_of, learner_of, loss_params, rows_of, run_of, task_of
 
 from roiseg.batches import Loading
 from roiseg.errors import CheckpointError, TrainingError
@@ -88,15 +88,15 @@ def test_best_stays_when_later_epochs_are_worse(project: Project, tmp_path: Path
 
 
 def test_a_checkpoint_holds_what_was_validated(project: Project, unbroken: Path) -> None:
-    phase, checkpoint = run_of(project).phases[0], load_checkpoint(unbroken / "best_model.pth")
-    head = phase.build().eval()
+    task, checkpoint = task_of(run_of(project)), load_checkpoint(unbroken / "best_model.pth")
+    head = task.build().eval()
     head.load_state_dict(dict(checkpoint.model))
     score = Score.empty()
-    for prediction in predictions(head, phase.val, torch.device("cpu"), Loading(2, 1, 1)):
+    for prediction in predictions(head, task.val, torch.device("cpu"), Loading(2, 1, 1)):
         score.add(prediction)
     assert score.metrics.figures()["miou_fg_roi"] == pytest.approx(checkpoint.metrics["miou_fg_roi"])
     assert checkpoint.layers == {"layer_34": [6, 8.0, 8.0], "layer_3": [4, 4.0, 4.0]}
-    assert checkpoint.fingerprint == phase.train.store.asked
+    assert checkpoint.fingerprint == task.dataset.store.asked
     assert any(not torch.equal(checkpoint.model[name], checkpoint.live[name]) for name in checkpoint.model), "nothing was averaged"
 
 
@@ -104,12 +104,13 @@ def test_a_picture_an_epoch(project: Project, unbroken: Path) -> None:
     paths = sorted((unbroken / "pictures").iterdir())
     assert [path.name for path in paths] == [f"validation_all_images_epoch_{epoch:04d}.png" for epoch in range(1, EPOCHS + 1)]
     run = run_of(project)
-    head, val = run.phases[0].build().eval(), run.phases[0].val
+    task = task_of(run)
+    head, val = task.build().eval(), task.val
     for path, kept in zip(paths, sorted((unbroken / "checkpoints").iterdir()), strict=True):
         checkpoint = load_checkpoint(kept)
         head.load_state_dict(dict(checkpoint.model))
         title = f"epoch {checkpoint.epoch}: miou_fg_roi {checkpoint.metrics['miou_fg_roi']:.4f}"
-        expected = draw_validation(head, val, list(run.fixed), torch.device("cpu"), title, "two_row")
+        expected = draw_validation(head, val, list(task.fixed), torch.device("cpu"), title, "two_row")
         np.testing.assert_array_equal(np.asarray(cv2.imread(str(path))), expected)
 
 
@@ -190,7 +191,7 @@ def test_the_last_checkpoints_are_kept(project: Project, unbroken: Path, tmp_pat
 
 
 def test_parameter_groups_decay_weights_only(project: Project) -> None:
-    head = run_of(project).phases[0].build()
+    head = task_of(run_of(project)).build()
     decays, rests = parameter_groups(head, 0.1, {})
     assert (decays["weight_decay"], rests["weight_decay"]) == (0.1, 0.0)
     assert all(item.ndim > 1 for item in decays["params"])

@@ -21,7 +21,7 @@ LAYERS = [
     {"work", "coco", "index", "extractor", "cache", "previews", "prepare", "analyze", "sample", "calibrate", "backbone", "preset"},
     {"dataset", "batches", "sampler", "shares", "balance", "noise"},
     {"nn", "heads", "losses", "filters"},
-    {"train", "evaluate", "trained"},
+    {"train", "evaluate", "trained", "unet"},
     {"predict"},
     {"export"},
     {"schema", "console"},

@@ -73,6 +73,9 @@ PLAIN: View = "plain"
 MIRRORED: View = "mirrored"
 IMAGE = "image"
 """Name of the network-input image among the arrays of a store; heads may read it like a layer, with stride 1."""
+TEACHER = "teacher"
+"""Name of a people net's logits (N, 1, h, w), more than 0 where there is a person, in a store of their own; heads read them like a
+layer, and any stride will do."""
 
 
 class Window(NamedTuple):

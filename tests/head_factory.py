@@ -1,6 +1,6 @@
 """Heads of a few channels, one of each family."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ SPECS = {
     "layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)),
     "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0)),
     "image": FeatureSpec("image", 3, (1.0, 1.0)),
+    "teacher": FeatureSpec("teacher", 1, (2.0, 2.0)),
 }
 """What the heads read, by layer, of an input of `INPUT_HW`."""
 
@@ -108,8 +109,23 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
         "target_base_channels": 4,
         "target_depth": 2,
     },
+    "rgb_hierarchical": {
+        **_HIERARCHY,
+        "head": "rgb_hierarchical",
+        "layers": ["image", "teacher"],
+        "inputs": {"roi_hw": [6, 8], "sampling_ratio": 1, "steps": 3, "further_roi_hw": []},
+        "depth": 3,
+        "dropout": 0.1,
+        "target_attention": True,
+        "guided": True,
+    },
 }
 """Section `model` of a small head of every family, with non-square grids."""
+
+
+def other_layers(family: str, layers: Sequence[str]) -> list[str]:
+    """Layers of the detector for a family that reads the detector; the same number of others for one that doesn't."""
+    return list(layers) if "image" not in MODELS[family]["layers"] else ["image", "teacher"][: len(layers)]
 
 
 def every_part(channels: int, upsampling: str = "progressive") -> dict[str, Any]:

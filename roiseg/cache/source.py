@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from roiseg.errors import StoreMismatchError
 from roiseg.params import nearest
-from roiseg.types import IMAGE, PLAIN, FeatureSpec, View, Window
+from roiseg.types import IMAGE, PLAIN, TEACHER, FeatureSpec, View, Window
+
+REMEDIES: Mapping[str, str] = {
+    IMAGE: "set cache.image to true, and `dvc repro extract`",
+    TEACHER: "a people net writes it beside the features: run `dvc repro teacher`",
+}
+"""What to do about a missing layer that isn't one of the detector's."""
 
 
 class FeatureSource(ABC):
@@ -143,7 +149,7 @@ class FeatureSource(ABC):
         """
         for name in layers:
             if name not in self.layers:
-                remedy = "set cache.image to true, and `dvc repro extract`" if name == IMAGE else "add it to extractor.layers"
+                remedy = REMEDIES.get(name, "add it to extractor.layers")
                 raise StoreMismatchError(f"{self.path}: no layer {name!r} (model.layers); {nearest(name, self.layers)}; {remedy}")
 
     def check_views(self, views: Iterable[View]) -> None:

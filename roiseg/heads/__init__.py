@@ -28,6 +28,7 @@ from roiseg.heads.hierarchical_unet import (
 )
 from roiseg.heads.multiscale import MultiscaleParams, build_multiscale
 from roiseg.heads.positional import PositionalParams, build_positional
+from roiseg.heads.rgb_hierarchical import RgbHierarchicalParams, build_rgb_hierarchical
 from roiseg.heads.roi_crop import RoiCropParams, build_roi_crop
 from roiseg.heads.roi_unet import RoiUnetParams, build_roi_unet
 from roiseg.heads.variable_roi import VariableRoiParams, build_variable_roi
@@ -48,6 +49,7 @@ FAMILIES: Mapping[str, tuple[type[HeadParams], Builder]] = {
     "hierarchical_unet_v2": (UNetV2Params, build_v2),
     "hierarchical_unet_v3": (UNetV3Params, build_v3),
     "hierarchical_unet_v4": (UNetV4Params, build_v4),
+    "rgb_hierarchical": (RgbHierarchicalParams, build_rgb_hierarchical),
     "class_specific": (ClassSpecificParams, build_class_specific),
     "positional": (PositionalParams, build_positional),
     "dynamic_filter": (DynamicFilterParams, build_dynamic_filter),

@@ -15,14 +15,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from roiseg.heads.inputs import InputHeadParams, build_inputs
+from roiseg.heads.base import Cells, HeadParams
+from roiseg.heads.inputs import GridParams, InputHeadParams, build_inputs
 from roiseg.nn.attention import Attention, make_attention
 from roiseg.nn.blocks import Resize, conv, residual
 from roiseg.nn.cascade import make_cascade
 from roiseg.nn.outputs import HeadOutput
 from roiseg.nn.refinement import BoundaryRefinement, make_upsampling
 from roiseg.nn.relational import RoiAttention
-from roiseg.nn.style import kaiming
+from roiseg.nn.style import Style, kaiming
 from roiseg.params import Section
 from roiseg.types import FeatureSpec
 
@@ -117,10 +118,12 @@ class CascadeParams(Section):
     share_features: bool = True
 
 
-class ComposedParams(InputHeadParams):
-    """Section `model`, as far as every composed head has it; the defaults of heads are the published values.
+class PartsParams(HeadParams):
+    """Section `model`, as far as every composed head has it, whatever it reads; the defaults of heads are the published values.
 
     Attributes:
+        inputs: from features to a map for each ROI.
+        blocks: norms and activations.
         mid_channels: M.
         attention: on the shared features: `se`, `spatial`, `cbam` or null.
         auxiliary: further outputs, or null.
@@ -129,6 +132,9 @@ class ComposedParams(InputHeadParams):
         cascade: later stages, or null.
     """
 
+    mask_hw: tuple[Cells, Cells] = (56, 56)
+    inputs: GridParams
+    blocks: Style = Style()
     mid_channels: int = Field(default=256, ge=NARROWEST, multiple_of=NARROWEST)
     attention: Attention | None = None
     auxiliary: AuxiliaryParams | None = None
@@ -145,8 +151,7 @@ class ComposedParams(InputHeadParams):
     def widths(self) -> dict[str, int]:
         """Numbers of channels that a norm may meet, by the key that they come from; families add theirs."""
         widths = {"mid_channels": self.mid_channels // NARROWEST}
-        if self.inputs.rgb is not None:
-            widths["inputs.rgb.channels"] = self.inputs.rgb.channels
+        widths |= {f"inputs.{name}": width for name, width in self.inputs.widths().items()}
         if self.cascade is not None:
             widths["cascade.channels"] = self.cascade.channels
         if self.auxiliary is not None:
@@ -157,7 +162,7 @@ class ComposedParams(InputHeadParams):
         return widths
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> "ComposedParams":
+    def _parts_fit(self) -> "PartsParams":
         faults = self.inputs.faults(self.layers)
         groups = self.blocks.groups or 1
         faults += [
@@ -172,6 +177,10 @@ class ComposedParams(InputHeadParams):
         return self
 
 
+class ComposedParams(InputHeadParams, PartsParams):
+    """Section `model`, as far as every composed head on the detector's layers has it."""
+
+
 class ComposedHead(nn.Module):
     """See the module's docstring; parts are passed in."""
 
@@ -182,7 +191,7 @@ class ComposedHead(nn.Module):
         decoder: nn.Module,
         *,
         relational: nn.Module | None,
-        mending: Mapping[str, nn.Module],
+        extras: Mapping[str, nn.Module],
         cascade: nn.Module | None,
         auxiliary: Mapping[str, nn.Module],
         correct_by_foreground: bool,
@@ -194,14 +203,15 @@ class ComposedHead(nn.Module):
             trunk: (R, M, g, g') -> shared features (R, M, g, g').
             decoder: (R, M, g, g') -> `HeadOutput`.
             relational: (R, M, g, g') and boxes -> (R, M, g, g').
-            mending: `upsampling`: shared features -> (R, 3, h, w), added to the decoder's; `boundary`: (R, 3, h, w) -> the same.
+            extras: `guide`: features and boxes -> (R, 1, g, g'), which the decoder takes beside the shared features; `upsampling`:
+                shared features -> (R, 3, h, w), added to the decoder's; `boundary`: (R, 3, h, w) -> the same.
             cascade: (R, M, g, g') before and after the trunk, and (R, 3, h, w) -> logits of every stage.
             auxiliary: name of an output -> shared features to it.
             correct_by_foreground: see `AuxiliaryParams`.
         """
         super().__init__()
         self.inputs, self.relational, self.trunk, self.decoder = inputs, relational, trunk, decoder
-        self.upsampling, self.boundary = mending.get("upsampling"), mending.get("boundary")
+        self.guide, self.upsampling, self.boundary = (extras.get(name) for name in ("guide", "upsampling", "boundary"))
         self.cascade, self.auxiliary = cascade, nn.ModuleDict(auxiliary)
         self._correct_by_foreground = correct_by_foreground
 
@@ -216,7 +226,8 @@ class ComposedHead(nn.Module):
         if self.relational is not None:
             x = self.relational(x, boxes)
         shared = self.trunk(x)
-        logits, found = self.decoder(shared)
+        guides = () if self.guide is None else (self.guide(features, boxes),)
+        logits, found = self.decoder(shared, *guides)
         aux = dict(found)
         if self.upsampling is not None:
             logits = logits + self.upsampling(shared)
@@ -243,7 +254,7 @@ def correct(logits: Tensor, foreground: Tensor) -> Tensor:
 
 
 def compose(params: ComposedParams, specs: Sequence[FeatureSpec], trunk: nn.Module, decoder: nn.Module) -> ComposedHead:
-    """A head around the trunk and the decoder of a family, with fresh weights.
+    """A head on the detector's layers around the trunk and the decoder of a family, with fresh weights.
 
     Args:
         params: section `model`.
@@ -251,8 +262,23 @@ def compose(params: ComposedParams, specs: Sequence[FeatureSpec], trunk: nn.Modu
         trunk: (R, M, g, g') -> (R, M, g, g').
         decoder: (R, M, g, g') -> `HeadOutput`.
     """
+    inputs = build_inputs(params.inputs, specs, params.mid_channels, params.blocks)
+    return assemble(params, inputs, trunk, decoder)
+
+
+def assemble(
+    params: PartsParams, inputs: nn.Module, trunk: nn.Module, decoder: nn.Module, guide: nn.Module | None = None
+) -> ComposedHead:
+    """A head around its inputs, the trunk and the decoder of a family, with fresh weights.
+
+    Args:
+        params: section `model`.
+        inputs: features and boxes -> (R, M, g, g').
+        trunk: (R, M, g, g') -> (R, M, g, g').
+        decoder: (R, M, g, g') -> `HeadOutput`; with a guide, it takes that too.
+        guide: features and boxes -> (R, 1, g, g'), without weights.
+    """
     mid, style = params.mid_channels, params.blocks
-    inputs = build_inputs(params.inputs, specs, mid, style)
     attended = trunk if params.attention is None else nn.Sequential(trunk, make_attention(params.attention, mid, style))
     cascade = _cascade(params)
     auxiliary = _branches(params)
@@ -266,21 +292,21 @@ def compose(params: ComposedParams, specs: Sequence[FeatureSpec], trunk: nn.Modu
         attended,
         decoder,
         relational=None if related is None else RoiAttention(mid, heads=related.heads, dropout=related.dropout),
-        mending=mending,
+        extras=mending if guide is None else {**mending, "guide": guide},
         cascade=cascade,
         auxiliary=auxiliary,
         correct_by_foreground=params.auxiliary is not None and params.auxiliary.correct_by_foreground,
     )
 
 
-def _cascade(params: ComposedParams) -> nn.Module | None:
+def _cascade(params: PartsParams) -> nn.Module | None:
     if params.cascade is None:
         return None
     own = params.cascade
     return make_cascade(params.mid_channels, own.channels, params.blocks.up, share_features=own.share_features)
 
 
-def _mending(params: ComposedParams) -> dict[str, nn.Module]:
+def _mending(params: PartsParams) -> dict[str, nn.Module]:
     mid, style, mending = params.mid_channels, params.blocks.up, dict[str, nn.Module]()
     if params.refine is not None and params.refine.upsampling is not None:
         mending["upsampling"] = make_upsampling(params.refine.upsampling, mid, params.mask_hw, style)
@@ -289,7 +315,7 @@ def _mending(params: ComposedParams) -> dict[str, nn.Module]:
     return mending
 
 
-def _branches(params: ComposedParams) -> dict[str, nn.Module]:
+def _branches(params: PartsParams) -> dict[str, nn.Module]:
     if params.auxiliary is None:
         return {}
     mid, style, found = params.mid_channels, params.blocks.up, dict[str, nn.Module]()

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from roiseg.classes import CLASS_NAMES
-from roiseg.heads.composed import NARROWEST, ComposedHead, ComposedParams, compose
+from roiseg.heads.composed import NARROWEST, ComposedHead, ComposedParams, PartsParams, compose
 from roiseg.heads.hierarchical import DECISIONS, hierarchical_trunk
 from roiseg.nn.attention import CellAttention
 from roiseg.nn.blocks import conv, residual, resize
@@ -43,7 +43,7 @@ Channels = Annotated[int, Field(ge=2, multiple_of=2)]
 Depth = Annotated[int, Field(ge=MIN_DEPTH, le=MAX_DEPTH)]
 
 
-class UNetParams(ComposedParams):
+class UNetParams(PartsParams):
     """What the four versions have in common.
 
     Attributes:
@@ -80,7 +80,7 @@ class UNetParams(ComposedParams):
         return self
 
 
-class UNetV1Params(UNetParams):
+class UNetV1Params(ComposedParams, UNetParams):
     """Section `model` for `head: hierarchical_unet_v1`."""
 
     head: Literal["hierarchical_unet_v1"]
@@ -102,22 +102,27 @@ class DeepUNetParams(UNetParams):
         return self.depth - 1
 
 
-class UNetV2Params(DeepUNetParams):
-    """Section `model` for `head: hierarchical_unet_v2`.
+class V2Params(DeepUNetParams):
+    """Version 2, whatever it reads.
 
     Attributes:
         dropout: share of channels that training drops; half of it in the gate.
         target_attention: whether the second decision weighs cells and channels.
     """
 
-    head: Literal["hierarchical_unet_v2"]
     base_channels: Channels = 96
     depth: Depth = 3
     dropout: float = Field(default=0.1, ge=0, lt=1)
     target_attention: bool = False
 
 
-class UNetV3Params(DeepUNetParams):
+class UNetV2Params(ComposedParams, V2Params):
+    """Section `model` for `head: hierarchical_unet_v2`."""
+
+    head: Literal["hierarchical_unet_v2"]
+
+
+class UNetV3Params(ComposedParams, DeepUNetParams):
     """Section `model` for `head: hierarchical_unet_v3`.
 
     Attributes:
@@ -139,7 +144,7 @@ class UNetV3Params(DeepUNetParams):
         return super().widths() | {"target_base_channels": self.target_base_channels // 2}
 
 
-class UNetV4Params(DeepUNetParams):
+class UNetV4Params(ComposedParams, DeepUNetParams):
     """Section `model` for `head: hierarchical_unet_v4`.
 
     Attributes:
@@ -214,8 +219,13 @@ def build_v2(params: UNetV2Params, specs: Sequence[FeatureSpec]) -> ComposedHead
         params: section `model`.
         specs: the layers of `params.layers`, in order.
     """
+    return compose(params, specs, hierarchical_trunk(params.mid_channels, params.blocks, 2), v2_decoder(params))
+
+
+def v2_decoder(params: V2Params) -> HierarchicalDecoder:
+    """The decoder of version 2, with fresh weights."""
     mid, style, dropout = params.mid_channels, params.blocks, params.dropout
-    decoder = HierarchicalDecoder(
+    return HierarchicalDecoder(
         EnhancedUNet(mid, params.base_channels, params.depth, style=style, dropout=dropout, gated=params.skip_gates),
         logit_upsampler(mid // NARROWEST, style.up, blocks=0),
         foreground_gate((mid // 4, mid // 2, mid), style, dropout=dropout / 2),
@@ -223,7 +233,6 @@ def build_v2(params: UNetV2Params, specs: Sequence[FeatureSpec]) -> ComposedHead
         rule=params.combine,
         mask_hw=params.mask_hw,
     )
-    return compose(params, specs, hierarchical_trunk(mid, style, 2), decoder)
 
 
 def build_v3(params: UNetV3Params, specs: Sequence[FeatureSpec]) -> ComposedHead:

@@ -27,25 +27,16 @@ class RgbParams(Section):
     channels: int = Field(default=64, ge=2, multiple_of=2)
 
 
-class InputsParams(Section):
-    """Sub-section `inputs`.
+class GridParams(Section):
+    """Sub-section `inputs`, as far as every head with an ROI grid has it.
 
     Attributes:
         roi_hw: the grid that all layers come to.
-        layer_roi_hw: layer -> a grid of its own that it is aligned to first; the others are aligned to `roi_hw`.
         sampling_ratio: samples along each side of a bin.
-        fusion: `single` (one layer); or of several `adaptive` (learnt shares), `sum`, `concat`, `fpn` (top-down pyramid, then sum).
-            Where it isn't given, `single` or `adaptive`, see `InputHeadParams`.
-        smooth: whether a convolution and a residual block follow the fusion.
-        rgb: the image beside some layers, or null.
     """
 
     roi_hw: tuple[Cells, Cells] = (28, 28)
-    layer_roi_hw: Mapping[str, tuple[Cells, Cells]] = Field(default_factory=dict)
     sampling_ratio: int = Field(default=2, ge=1, le=8)
-    fusion: Literal["single", "adaptive", "sum", "concat", "fpn"]
-    smooth: bool = False
-    rgb: RgbParams | None = None
 
     def faults(self, layers: Sequence[str]) -> list[str]:
         """What doesn't fit the layers that the head reads.
@@ -53,6 +44,31 @@ class InputsParams(Section):
         Args:
             layers: `model.layers`.
         """
+        return []
+
+    def widths(self) -> dict[str, int]:
+        """Numbers of channels that a norm may meet and that are none of the head's own, by the key that they come from."""
+        return {}
+
+
+class InputsParams(GridParams):
+    """Sub-section `inputs` of heads that read the detector's layers.
+
+    Attributes:
+        layer_roi_hw: layer -> a grid of its own that it is aligned to first; the others are aligned to `roi_hw`.
+        fusion: `single` (one layer); or of several `adaptive` (learnt shares), `sum`, `concat`, `fpn` (top-down pyramid, then sum).
+            Where it isn't given, `single` or `adaptive`, see `InputHeadParams`.
+        smooth: whether a convolution and a residual block follow the fusion.
+        rgb: the image beside some layers, or null.
+    """
+
+    layer_roi_hw: Mapping[str, tuple[Cells, Cells]] = Field(default_factory=dict)
+    fusion: Literal["single", "adaptive", "sum", "concat", "fpn"]
+    smooth: bool = False
+    rgb: RgbParams | None = None
+
+    def faults(self, layers: Sequence[str]) -> list[str]:
+        """See `GridParams`."""
         maps = feature_layers(layers)
         named = {"layer_roi_hw": tuple(self.layer_roi_hw), "rgb.layers": () if self.rgb is None else self.rgb.layers}
         found = [
@@ -70,6 +86,10 @@ class InputsParams(Section):
                 "concat or fpn for several"
             )
         return found
+
+    def widths(self) -> dict[str, int]:
+        """See `GridParams`."""
+        return {} if self.rgb is None else {"rgb.channels": self.rgb.channels}
 
 
 class InputHeadParams(HeadParams):

@@ -134,10 +134,19 @@ class HierarchicalDecoder(nn.Module):
         self.bg_fg, self.upsample, self.gate, self.target = bg_fg, upsample, gate, target
         self._rule, self._mask_hw = rule, mask_hw
 
-    def forward(self, shared: Tensor) -> HeadOutput:
-        """(R, C, g, g') -> logits (R, 3, h, w), and both decisions."""
+    def forward(self, shared: Tensor, guide: Tensor | None = None) -> HeadOutput:
+        """Both decisions, and what they say together.
+
+        Args:
+            shared: (R, C, g, g').
+            guide: (R, 1, g, g'), a factor on the gate from somebody else who knows where people are.
+
+        Returns:
+            Logits (R, 3, h, w), and both decisions.
+        """
         seen = self.bg_fg(shared)  # [R, 2, h', w']
-        gated = shared * self.gate(resize(seen, (shared.shape[2], shared.shape[3])))
+        gate = self.gate(resize(seen, (shared.shape[2], shared.shape[3])))
+        gated = shared * (gate if guide is None else gate * guide)
         return combined(self.upsample(seen), self.target(gated), self._rule, self._mask_hw)
 
 

@@ -17,6 +17,8 @@ PLAIN_NORMS: Mapping[str, Callable[[int], nn.Module]] = {
 }
 """Norms that need the number of channels and nothing else."""
 
+Norm = Literal["layernorm2d", "channel", "batch", "instance", "group", "mixed"]
+
 ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 
 
@@ -30,7 +32,7 @@ class Style(Section):
         activation: `relu`, `silu`, `gelu`, or `mixed`: SiLU down to the smallest grid, ReLU from there up to the mask.
     """
 
-    norm: Literal["layernorm2d", "channel", "batch", "instance", "group", "mixed"] = "layernorm2d"
+    norm: Norm = "layernorm2d"
     groups: int | None = Field(default=None, ge=1)
     batch_share: float | None = Field(default=None, gt=0, lt=1)
     activation: Literal["relu", "silu", "gelu", "mixed"] = "relu"

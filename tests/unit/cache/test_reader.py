@@ -279,6 +279,8 @@ def test_check_layers(recipe: Recipes) -> None:
         store.check_layers(["layer_3", "layer_35"])
     with pytest.raises(StoreMismatchError, match=r"no layer 'zz' .*known: layer_3, layer_34; add it to extractor\.layers"):
         store.check_layers(["zz"])
+    with pytest.raises(StoreMismatchError, match=r"no layer 'teacher' .*a people net writes it .*run `dvc repro teacher`"):
+        store.check_layers(["layer_3", "teacher"])
 
 
 def test_threads_read_the_same(recipe: Recipes) -> None:

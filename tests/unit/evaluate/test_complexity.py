@@ -28,7 +28,14 @@ from roiseg.types import FeatureSpec
 INPUT_HW = (64, 96)
 SPECS = {"layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)), "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0))}
 LAYERS = list(SPECS.values())
+OTHERS = {"image": FeatureSpec("image", 3, (1.0, 1.0)), "teacher": FeatureSpec("teacher", 1, (2.0, 2.0))}
 STRIPES = [FeatureSpec("stripes", 4, (8.0, 16.0))]
+
+
+def head_of(family: str) -> tuple[nn.Module, list[FeatureSpec]]:
+    """A small head in eval mode, and its layers."""
+    specs, params = SPECS | OTHERS, parse_model(MODELS[family])
+    return build_head(params, specs).eval(), [specs[name] for name in params.layers]
 
 
 class OneLayer(nn.Module):
@@ -85,9 +92,9 @@ def test_samples_of_roi_align_count() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rois_and_images_cost_alike(family: str) -> None:
-    head = build_head(parse_model(MODELS[family]), SPECS)
+    head, layers = head_of(family)
     none, one, four, batch = (
-        flops(head, LAYERS, INPUT_HW, images=images, rois=rois) for images, rois in ((1, 0), (1, 1), (1, 4), (3, 12))
+        flops(head, layers, INPUT_HW, images=images, rois=rois) for images, rois in ((1, 0), (1, 1), (1, 4), (3, 12))
     )
     assert one > none
     assert four - none == 4 * (one - none)
@@ -165,12 +172,12 @@ def test_weights_and_what_looks_at_them_are_apart() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_peak_is_that_of_a_real_pass(family: str) -> None:
-    head = build_head(parse_model(MODELS[family]), SPECS).eval()
-    *maps, boxes = example(LAYERS, INPUT_HW, 4)
-    features = {spec.name: values for spec, values in zip(LAYERS, maps, strict=True)}
+    head, layers = head_of(family)
+    *maps, boxes = example(layers, INPUT_HW, 4)
+    features = {spec.name: values for spec, values in zip(layers, maps, strict=True)}
     with torch.no_grad(), LiveBytes([*maps, boxes], [*head.parameters(), *head.buffers()]) as live:
         head(features, boxes)
-    assert peak_bytes(head.train(), LAYERS, INPUT_HW, images=1, rois=4) == live.peak
+    assert peak_bytes(head.train(), layers, INPUT_HW, images=1, rois=4) == live.peak
     assert head.training
 
 

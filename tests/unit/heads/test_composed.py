@@ -12,7 +12,7 @@ from torch import Tensor
 from roiseg.errors import ParamsError
 from roiseg.export.onnx import example_inputs
 from roiseg.heads import parse_model
-from roiseg.heads.composed import ComposedHead, ComposedParams, correct
+from roiseg.heads.composed import ComposedHead, PartsParams, correct
 from roiseg.nn.cascade import Cascade
 from roiseg.nn.outputs import HeadOutput
 from roiseg.params import overlay
@@ -39,15 +39,15 @@ ALL: dict[str, Any] = {
 RGB: dict[str, Any] = {"layers": ["layer_34", "layer_3", "image"], "inputs": {"rgb": {"layers": ["layer_34"], "channels": 8}}}
 
 
-def composed(family: str, changes: Mapping[str, Any] | None = None, seed: int = 0) -> tuple[ComposedParams, ComposedHead]:
+def composed(family: str, changes: Mapping[str, Any] | None = None, seed: int = 0) -> tuple[PartsParams, ComposedHead]:
     params = parse_model(overlay(MODELS[family], changes or {}))
     head = fresh_head(params, SPECS, seed)
-    assert isinstance(params, ComposedParams)
+    assert isinstance(params, PartsParams)
     assert isinstance(head, ComposedHead)
     return params, head
 
 
-def inputs_of(params: ComposedParams, images: int = 2, rois: int = 5) -> tuple[dict[str, Tensor], Tensor]:
+def inputs_of(params: PartsParams, images: int = 2, rois: int = 5) -> tuple[dict[str, Tensor], Tensor]:
     *maps, boxes = example_inputs([SPECS[name] for name in params.layers], INPUT_HW, images, rois, seed=1)
     return dict(zip(params.layers, maps, strict=True)), boxes
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from head_factory import MODELS, SPECS, fresh_head, inputs_of, logits_of
+from head_factory import MODELS, SPECS, fresh_head, inputs_of, logits_of, other_layers
 from torch import nn
 
 from roiseg.heads import FAMILIES, parse_model
@@ -21,7 +21,11 @@ SIZES: dict[str, dict[str, Any]] = {
 def resized(family: str, size: dict[str, Any]) -> dict[str, Any]:
     """Section `model` of a small head with these sizes; some keep the ROI grid under `inputs`, `positional` has none."""
     values = {**MODELS[family], **size}
-    if "inputs" in values:
+    if "layers" in size:
+        values["layers"] = other_layers(family, size["layers"])
+    if family == "rgb_hierarchical":
+        values |= {"inputs": {**values["inputs"], "roi_hw": values.pop("roi_hw")}, "guided": "teacher" in values["layers"]}
+    elif "inputs" in values:
         fusion = "adaptive" if len(values["layers"]) > 1 else "single"
         values["inputs"] = {**values["inputs"], "roi_hw": values.pop("roi_hw"), "fusion": fusion}
     elif "roi_hw" not in MODELS[family]:

@@ -15,7 +15,12 @@ from roiseg.nn.outputs import HeadOutput
 from roiseg.params import PARAMS_FILE, overlay, preset_path, read_yaml
 from roiseg.types import FeatureSpec
 
-SPECS = {"layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)), "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0))}
+SPECS = {
+    "layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)),
+    "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0)),
+    "image": FeatureSpec("image", 3, (1.0, 1.0)),
+    "teacher": FeatureSpec("teacher", 1, (2.0, 2.0)),
+}
 
 
 def test_roi_crop_as_in_the_seed_has_its_parameters() -> None:
@@ -47,7 +52,7 @@ def test_layers_are_concatenated_in_the_order_of_the_params() -> None:
 
 def of_defaults(family: str) -> dict[str, Any]:
     """Section `model` that says nothing but the layers; for families without defaults, as the file has it in which they stand."""
-    layers = {"layers": list(SPECS)}
+    layers = {"layers": MODELS[family]["layers"]}
     if family == "roi_unet":
         return {**read_yaml(Path(__file__).parents[3] / PARAMS_FILE)["model"], **layers}
     if family == "roi_crop":
@@ -59,7 +64,10 @@ def default_output(family: str, device: str) -> tuple[nn.Module, HeadOutput]:
     """The head, and what it says in training of two boxes."""
     with torch.device(device):
         head = build_head(parse_model(of_defaults(family)), SPECS)
-        features = {"layer_34": torch.randn(1, 6, 40, 60), "layer_3": torch.randn(1, 4, 80, 120)}
+        features = {
+            name: torch.randn(1, spec.channels, int(320 / spec.stride_hw[0]), int(480 / spec.stride_hw[1]))
+            for name, spec in SPECS.items()
+        }
         output = head(features, torch.tensor([[0.0, 0.1, 0.2, 0.8, 0.9], [0.0, 0.4, 0.3, 0.5, 0.5]]))
     assert isinstance(output, HeadOutput)
     return head, output
@@ -69,7 +77,7 @@ def default_output(family: str, device: str) -> tuple[nn.Module, HeadOutput]:
 def test_a_head_with_its_defaults_answers(family: str) -> None:
     """Without values: shapes fit, and no value decides what is done."""
     _, output = default_output(family, "meta")
-    assert output.mask_logits.shape == (2, 3, 56, 56)
+    assert output.mask_logits.shape == (2, 3, *((128, 96) if family == "rgb_hierarchical" else (56, 56)))
 
 
 @pytest.mark.slow

@@ -111,6 +111,15 @@ OWN: dict[str, dict[str, Turn]] = {
     "hierarchical_unet_v2": {"depth": Turn(2), "dropout": Turn(0.5), "target_attention": Turn(False)},
     "hierarchical_unet_v3": {"depth": Turn(3)},
     "hierarchical_unet_v4": {"depth": Turn(2), "target_depth": Turn(3)},
+    "rgb_hierarchical": {
+        "layers": Turn(["image"], around={"guided": False}),
+        "inputs.steps": Turn(4),
+        "inputs.further_roi_hw": Turn([[12, 16]]),
+        "depth": Turn(2),
+        "dropout": Turn(0.5),
+        "target_attention": Turn(False),
+        "guided": Turn(False),
+    },
 }
 """Keys that only one family has, or that it has other values of."""
 

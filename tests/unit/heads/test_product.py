@@ -46,20 +46,34 @@ BEHIND: dict[str, list[Any]] = {
 LEVELS: dict[str, list[Any]] = {"family": FAMILIES, **FRONT, **BEHIND}
 
 
+def inputs_of(level: Mapping[str, Any]) -> dict[str, Any]:
+    """Layers and `inputs`; of the choices in front, a head on pixels has grids, and `rgb` is whether it has them alone."""
+    if level["family"] == "rgb_hierarchical":
+        further = [grid for name, grid in level["grids"].items() if name == "layer_3"]
+        return {
+            "layers": ["image"] if level["rgb"] else ["image", "teacher"],
+            "inputs": {"steps": 4 if level["smooth"] else 3, "further_roi_hw": further},
+            "guided": not level["rgb"],
+        }
+    rgb = {"rgb": {"layers": ["layer_34"], "channels": 8}} if level["rgb"] else {}
+    return {
+        "layers": ["layer_34", "layer_3", "image"] if level["rgb"] else COMPOSED["layers"],
+        "inputs": {"fusion": level["fusion"], "smooth": level["smooth"], "layer_roi_hw": level["grids"], **rgb},
+    }
+
+
 def changes_of(level: Mapping[str, Any]) -> dict[str, Any]:
     """Changes to a small model that make these choices."""
     on, refine = level["auxiliary"], level["refine"]
     named = "foreground" if on == "correction" else on
-    rgb = {"rgb": {"layers": ["layer_34"], "channels": 8}} if level["rgb"] else {}
     return {
-        "layers": ["layer_34", "layer_3", "image"] if level["rgb"] else COMPOSED["layers"],
+        **inputs_of(level),
         "blocks": {
             "norm": level["norm"],
             "groups": 2 if level["norm"] == "group" else None,
             "batch_share": 0.5 if level["norm"] == "mixed" else None,
             "activation": level["activation"],
         },
-        "inputs": {"fusion": level["fusion"], "smooth": level["smooth"], "layer_roi_hw": level["grids"], **rgb},
         "attention": level["attention"],
         "auxiliary": on and {**NO_BRANCH, named: BRANCH, "correct_by_foreground": on == "correction"},
         "refine": refine and {"upsampling": refine[0], "boundary": refine[1]},

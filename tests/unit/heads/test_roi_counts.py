@@ -26,7 +26,7 @@ from roiseg.types import MAX_ROIS
 MOST = 289
 """People in the image of COCO that has the most (spec 24.3)."""
 
-SPECS = {name: head_factory.SPECS[name] for name in ("layer_34", "layer_3")}
+SPECS = head_factory.SPECS
 MASK_HW, MAP_HW = (8, 10), (8, 12)
 """Cells of the masks, and of the map of the whole image."""
 
@@ -42,10 +42,11 @@ def head_of(family: str, changes: dict[str, Any]) -> nn.Module:
     return fresh_head(parse_model(overlay(values, changes)), SPECS)
 
 
-def inputs_of(rois: int) -> tuple[dict[str, Tensor], Tensor]:
+def inputs_of(family: str, rois: int) -> tuple[dict[str, Tensor], Tensor]:
     """Features of one image, and boxes in it."""
-    *maps, boxes = example_inputs(list(SPECS.values()), (64, 96), 1, rois, seed=rois)
-    return dict(zip(SPECS, maps, strict=True)), boxes
+    layers = MODELS[family]["layers"]
+    *maps, boxes = example_inputs([SPECS[name] for name in layers], (64, 96), 1, rois, seed=rois)
+    return dict(zip(layers, maps, strict=True)), boxes
 
 
 @cache
@@ -75,7 +76,7 @@ def served(output: HeadOutput) -> LossParams:
 def test_a_head_learns_from_any_number_of_people(family: str, rois: int) -> None:
     composed = "cascade" in MODELS[family]
     head = head_of(family, EVERY_OUTPUT if composed else OWN_OUTPUT.get(family, {})).train()
-    output = head(*inputs_of(rois))
+    output = head(*inputs_of(family, rois))
     params = served(output)
     assert needed_aux(params) == set(output.aux) - {"stage_1", "stage_2"}
     parts = MaskLoss(params, (0.5, 1.0, 2.0))(output, people(rois))
@@ -96,12 +97,12 @@ def test_every_output_is_given_by_some_head() -> None:
 
 def _outputs(family: str) -> set[str]:
     changes = EVERY_OUTPUT if "cascade" in MODELS[family] else OWN_OUTPUT.get(family, {})
-    return set(head_of(family, changes).train()(*inputs_of(1)).aux)
+    return set(head_of(family, changes).train()(*inputs_of(family, 1)).aux)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_all_people_of_an_image_are_evaluated_in_bounded_parts(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    head, (features, boxes) = head_of(family, {}), inputs_of(MOST)
+    head, (features, boxes) = head_of(family, {}), inputs_of(family, MOST)
     asked: list[int] = []
     head.register_forward_pre_hook(lambda _, given: asked.append(len(given[1])))
     with torch.no_grad():

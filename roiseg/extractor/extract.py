@@ -88,7 +88,7 @@ def extract(
         asked_fields(extractor, cache)
         | {
             "graph": sha256_file(paths.backbone),
-            "scales": sha256_file(paths.scales) if paths.scales is not None and scales else None,
+            "scales": sha256_file(paths.scales) if paths.scales and scales else None,
         }
         | cache.form()
         | drawn

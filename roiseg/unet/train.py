@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from roiseg.batches import Loading
 from roiseg.cache.params import CacheParams, ReaderParams
@@ -26,7 +27,7 @@ from roiseg.train.run import Phase, Run
 from roiseg.train.stage import Outs, hash_index, stores_of, train_run
 from roiseg.train.world import make_fabric
 from roiseg.trained import INDEX, load_weights, open_tables
-from roiseg.types import IMAGE
+from roiseg.types import HW, IMAGE
 from roiseg.unet.data import PersonDataset, person_share
 from roiseg.unet.params import UnetParams, net_training
 from roiseg.unet.task import NetTask
@@ -184,7 +185,7 @@ def _publish_given(task: NetTask, params: UnetParams, stored: StoredSections, de
     write_live([{"epoch": 0, **figures}], LIVE)
 
 
-def load_unet(path: Path, model: UnetModelParams, image_hw: tuple[int, int]) -> PersonUnet:
+def load_unet(path: Path, model: UnetModelParams, image_hw: HW) -> PersonUnet:
     """A trained net in eval mode, on the CPU.
 
     Args:
@@ -195,6 +196,21 @@ def load_unet(path: Path, model: UnetModelParams, image_hw: tuple[int, int]) -> 
     Raises:
         CheckpointError: it isn't there, or is of another net.
     """
+    return load_unet_weights(load_checkpoint(path).model, path, model, image_hw)
+
+
+def load_unet_weights(weights: Mapping[str, Tensor], path: Path, model: UnetModelParams, image_hw: HW) -> PersonUnet:
+    """A net with given weights, in eval mode, on the CPU.
+
+    Args:
+        weights: by the names of `PersonUnet`.
+        path: where they come from, for messages.
+        model: what it is.
+        image_hw: size of the images that it will be given.
+
+    Raises:
+        CheckpointError: they are of another net.
+    """
     net = build_person_unet(model, image_hw, where=WHERE, weights=False)
-    load_weights(net, load_checkpoint(path).model, path, "train it again (`dvc repro unet`)")
+    load_weights(net, weights, path, "give the section `model` of the net that it was trained with, or train it again")
     return net.eval()

@@ -1,6 +1,6 @@
 """Figures of people nets: two classes, whole images. No figure of heads, of three classes on ROIs, has one of these names.
 
-Symbols: B images, N of them so far, (h, w) cells of the map; confusions are rows of labels and columns of answers, background first.
+Symbols: B images, N of them so far, (h, w) cells of the map. Confusions have labels as rows, answers as columns, background first.
 """
 
 import math
@@ -38,7 +38,7 @@ def people_confusions(answers: Tensor, people: Tensor) -> Counts:
         raise ValueError(f"maps of people: {tuple(answers.shape)} against {tuple(people.shape)}, expected one shape")
     both = (answers & people).flatten(1).sum(dim=1)
     answered, there = answers.flatten(1).sum(dim=1), people.flatten(1).sum(dim=1)
-    neither = people[0].numel() - answered - there + both if len(people) else both
+    neither = people.shape[1:].numel() - answered - there + both
     counts = torch.stack([neither, answered - both, there - both, both], dim=1)
     return counts.reshape(-1, 2, 2).cpu().numpy().astype(np.int64)
 
@@ -82,8 +82,8 @@ class PersonMetrics:
         * `iou_person`, `iou_background`: mean over images of one class, with the same rule.
         * `miou_2class_pooled`: intersections and unions summed over the images, mean of both classes.
         * `precision_person`, `recall_person`: pixels over all images; a net that finds nobody has precision 0.
-        * `agreement`: as `miou_2class`, with the teacher's map in the place of the annotation. `agreement_pixels`: share of the pixels
-          of all images where both say the same.
+        * `agreement`: as `miou_2class`, with the teacher's map in the place of the annotation.
+        * `agreement_pixels`: share of the pixels of all images where net and teacher say the same.
 
         Which figures there are follows from the images, not from the answers, so that every epoch has the same: a class that is
         annotated nowhere has none of its own, and without a teacher there is no agreement. Without an image there is none at all.

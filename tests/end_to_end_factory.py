@@ -44,12 +44,14 @@ FOUND = np.array(
 """Class, score and box in network pixels of what the detector finds; scores sink with the brightest pixel of an image."""
 
 
-def backbone(dtype: StoredType = "float16", *, detections: bool = True, batch: int | None = None) -> onnx.ModelProto:
-    """A cut detector with the layers of `SPECS`, and `FOUND` in every image."""
+def backbone(
+    dtype: StoredType = "float16", *, detections: bool = True, batch: int | None = None, tensors: Mapping[str, str] = TENSORS
+) -> onnx.ModelProto:
+    """A cut detector, or a net of people, with these layers of `SPECS`, and `FOUND` in every image."""
     writer = GraphWriter(17)
     images = writer.input("images", np.float32, [batch or "N", 3, *INPUT_HW])
     rng, scales = np.random.default_rng(5), {}
-    for name, tensor in TENSORS.items():
+    for name, tensor in tensors.items():
         spec = SPECS[name]
         stride = int(spec.stride_hw[0])
         kernel = rng.normal(0, 2 / stride, (spec.channels, 3, stride, stride)).astype(np.float32)
@@ -65,7 +67,7 @@ def backbone(dtype: StoredType = "float16", *, detections: bool = True, batch: i
     found = rows + numbers.reshape(-1, 1, 1) * place - (1.0 - peak) * 0.7 * shrink
     writer.output(DETECTIONS.output, found.reshape(-1, 7), ["n", 7])
     chosen = DETECTIONS if detections else None
-    return bake_scales(cut(writer.model("tiny"), TENSORS, INPUT_HW, dtype, chosen, "tiny"), scales if dtype == "int8" else {})
+    return bake_scales(cut(writer.model("tiny"), tensors, INPUT_HW, dtype, chosen, "tiny"), scales if dtype == "int8" else {})
 
 
 def head(

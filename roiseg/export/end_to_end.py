@@ -88,7 +88,9 @@ def export_end_to_end(
     writer = GraphWriter(opset)
     with writer.scope("preprocess"):
         source = _source(writer, InputRule.from_plain(metadata["input"]), info, preprocess=choice.preprocess)
-    found = writer.inline(backbone, "backbone", {info.input_name: source.network})
+    # A head on pixels alone, with boxes given, needs no backbone.
+    asks = choice.boxes == "detector" or any(name != IMAGE for name in metadata["layers"])
+    found = writer.inline(backbone, "backbone", {info.input_name: source.network}) if asks else {}
     with writer.scope("regions"):
         regions, extra = _regions(found, info, Frames(source.axes), metadata, choice.boxes, path)
     # Else onnxruntime takes the ROIs that the detector finds for another count in each layer, and fails where there are none.

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from end_to_end_factory import StepByStep, backbone, contrasted, metadata, people, photo
+from end_to_end_factory import TENSORS, StepByStep, backbone, contrasted, metadata, people, photo
 from head_factory import INPUT_HW, MODELS, SPECS, every_part, fresh_head, inputs_of
 from numpy.typing import NDArray
 from onnx import numpy_helper
@@ -41,6 +41,7 @@ EXPORTED: dict[str, dict[str, Any]] = {
     "positional": {"full_map": True},
     "hierarchical_unet_v2": {"depth": 2},
     "hierarchical_unet_v4": {"depth": 2},
+    "rgb_hierarchical": {"depth": 2, "inputs": {"further_roi_hw": [[12, 16]]}},
 }
 """Changes to the small models; exports take seconds, and the fewer nodes the less."""
 
@@ -123,7 +124,12 @@ def test_onnx_interface_and_operators(exported: Exported) -> None:
     def shapes(items: list[onnx.ValueInfoProto]) -> dict[str, list[int | str]]:
         return {item.name: [dim.dim_param or dim.dim_value for dim in item.type.tensor_type.shape.dim] for item in items}
 
-    maps = {"layer_34": ["images", 6, 8, 12], "layer_3": ["images", 4, 16, 24], "image": ["images", 3, 64, 96]}
+    maps = {
+        "layer_34": ["images", 6, 8, 12],
+        "layer_3": ["images", 4, 16, 24],
+        "image": ["images", 3, 64, 96],
+        "teacher": ["images", 1, 32, 48],
+    }
     wanted = {f"features_{name}": maps[name] for name in exported.params.layers}
     assert shapes(list(model.graph.input)) == {**wanted, "boxes": ["rois", 5]}
     assert shapes(list(model.graph.output)) == {"masks": ["rois", 3, 12, 10]}
@@ -151,7 +157,12 @@ def test_onnx_holds_the_weights_of_the_head(exported: Exported) -> None:
 
 def test_end_to_end_says_what_the_single_steps_say(exported: Exported, tmp_path: Path) -> None:
     layers, image_hw = exported.params.layers, (75, 130)
-    parts = contrasted(exported.model), backbone(), metadata(layers, mask_hw=list(exported.params.mask_hw), roi_padding=0.1)
+    tensors = {"teacher": "/logits"} if "teacher" in layers else TENSORS
+    parts = (
+        contrasted(exported.model),
+        backbone(tensors=tensors),
+        metadata(layers, mask_hw=list(exported.params.mask_hw), roi_padding=0.1),
+    )
     model = export_end_to_end(*parts, EndToEnd("boxes", preprocess=True), tmp_path / "end_to_end.onnx")
     assert not {node.op_type for node in model.graph.node} & {"If", "Loop", "Scan"}
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}, "custom operators"

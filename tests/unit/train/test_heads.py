@@ -6,30 +6,33 @@ from pathlib import Path
 
 import pytest
 import torch
-from head_factory import MODELS, fresh_head
+from head_factory import MODELS, SPECS, fresh_head
 from loss_factory import targets_of
-from store_factory import Project, shared_project
+from store_factory import Project, shared_project, shared_views
 from trainer_factory import TRAIN, rows_of, run_of, task_of, with_everything
 
 from roiseg.export.onnx import example_inputs
 from roiseg.heads import FAMILIES, parse_model
 from roiseg.losses import LossParams, MaskLoss, check_outputs
+from roiseg.params import overlay
 from roiseg.train.checkpoint import BEST
 from roiseg.train.loop import Trainer
 from roiseg.trained import load_head
-from roiseg.types import FeatureSpec
 
-SPECS = {"layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)), "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0))}
+PIXELS = {"layers": ["image"], "guided": False}
+"""Changes to a head on pixels, whose teacher isn't in these stores."""
 
 
 @pytest.fixture
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return shared_project(tmp_path_factory)
+def project(tmp_path_factory: pytest.TempPathFactory, family: str) -> Project:
+    return shared_views(tmp_path_factory) if family == "rgb_hierarchical" else shared_project(tmp_path_factory)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_trains(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
     model, loss = with_everything(family)
+    if family == "rgb_hierarchical":
+        model = overlay(model, PIXELS)
     monkeypatch.setitem(MODELS, family, model)
     chosen = MaskLoss(LossParams.parse(loss | {"ce": 1.0, "full_map": None}, "loss"), (2.0, 0.5, 2.0))
     Trainer(run_of(project, family, chosen, epochs=2), tmp_path / "head").fit()

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from roiseg.console import run_stage
 from roiseg.export.net_files import NetPaths, export_net_files
+
+from roiseg.console import run_stage
 from roiseg.params import PARAMS_FILE, load_section, read_yaml
 from roiseg.train.log import LiveCurves
 from roiseg.unet.params import UnetParams

@@ -3,7 +3,9 @@
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
+from onnx import TensorProto, helper
 
 from roiseg.network_input import Pixels
 from roiseg.nn.person_unet import PersonUnet, build_person_unet
@@ -50,3 +52,18 @@ def random_images(count: int, image_hw: HW = INPUT_HW, seed: int = 0) -> Pixels:
     random = np.random.default_rng(seed)
     colours = random.integers(0, 156, (count, 3, 1, 1))
     return (colours + random.integers(0, 100, (count, 3, *image_hw))).astype(np.uint8)
+
+
+def bare_net(scale: float, image_hw: HW) -> onnx.ModelProto:
+    """An ONNX with the interface of a net's: the red channel times a number."""
+    node = [helper.make_node("Gather", ["images", "red"], ["one"], axis=1), helper.make_node("Mul", ["one", "scale"], ["logits"])]
+    constants = [
+        helper.make_tensor("red", TensorProto.INT64, [1], [0]),
+        helper.make_tensor("scale", TensorProto.FLOAT, [], [scale]),
+    ]
+    given, made = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["images", channels, *image_hw])
+        for name, channels in (("images", 3), ("logits", 1))
+    )
+    graph = helper.make_graph(node, "net", [given], [made], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)

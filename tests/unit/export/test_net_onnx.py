@@ -9,9 +9,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
 from onnx_factory import extractor_params
-from person_unet_factory import INPUT_HW, random_images, settled_unet, unet_params
+from person_unet_factory import INPUT_HW, bare_net, random_images, settled_unet, unet_params
 from torch import nn
 
 from roiseg.errors import GraphError, ParityError
@@ -132,24 +131,9 @@ def test_colours_and_range_matter(model: onnx.ModelProto, tmp_path: Path) -> Non
     assert np.abs(found[0] - found[1]).max() > 0.01
 
 
-def bare_net(scale: float) -> onnx.ModelProto:
-    """What has the interface of a net: the red channel times a number."""
-    node = [helper.make_node("Gather", ["images", "red"], ["one"], axis=1), helper.make_node("Mul", ["one", "scale"], [LOGITS])]
-    constants = [
-        helper.make_tensor("red", TensorProto.INT64, [1], [0]),
-        helper.make_tensor("scale", TensorProto.FLOAT, [], [scale]),
-    ]
-    given, made = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["images", channels, *IMAGE_HW])
-        for name, channels in (("images", 3), (LOGITS, 1))
-    )
-    graph = helper.make_graph(node, "net", [given], [made], constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
-
-
 def test_no_logit_is_too_large_for_the_store(tmp_path: Path) -> None:
     params, path = rule_of(pixel_max=1.0), tmp_path / "backbone.onnx"
-    write_bytes(path, as_backbone(bare_net(1e30), "teacher", params).SerializeToString(deterministic=True))
+    write_bytes(path, as_backbone(bare_net(1e30, IMAGE_HW), "teacher", params).SerializeToString(deterministic=True))
     images = np.zeros((2, 3, *IMAGE_HW), dtype=np.float32)
     images[0], images[1] = 1.0, -1.0
     found = Backbone(path, "cpu", "float32")(images)["teacher"]

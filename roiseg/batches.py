@@ -1,5 +1,6 @@
-"""Batches of cached features and ROI targets, loaded ahead by threads.
+"""Batches of cached features and targets, loaded ahead by threads.
 
+What loads is the same for ROIs and for whole images: the caller says how a sample is drawn and how samples become a batch.
 Batches are image-centric: the features of an image are read once for all its ROIs. Features are decoded into a few buffers that go
 round, because fresh memory costs as much as decoding into it.
 
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from roiseg.cache.source import FeatureSource
 from roiseg.dataset import ImageSample, RoiDataset, Targets
+from roiseg.types import View
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,39 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """R."""
+        """R, what the losses of the batch are means over."""
         return len(self.boxes)
 
 
+class Sample(Protocol):
+    """What is loaded of one image."""
+
+    @property
+    def row(self) -> int:
+        """Row in the index and the store."""
+
+    @property
+    def view(self) -> View:
+        """Which way round the image is seen."""
+
+
+class Stored(Protocol):
+    """A data set whose samples have features in a store."""
+
+    @property
+    def store(self) -> FeatureSource:
+        """Where features are read."""
+
+    @property
+    def layers(self) -> Sequence[str]:
+        """Which of them."""
+
+
+S = TypeVar("S", bound=Sample)
+B = TypeVar("B")
 Features = dict[str, Tensor]
-Loaded = tuple[Batch, Features]
+Join = Callable[[Sequence[S], Features, bool], B]
+"""Samples of B images, layer -> (B, C, H, W) of the stored type, and `counted`, as one batch."""
 
 
 def feature_buffers(store: FeatureSource, layers: Sequence[str], images: int, *, pinned: bool) -> Features:
@@ -57,12 +87,13 @@ def feature_buffers(store: FeatureSource, layers: Sequence[str], images: int, *,
     return {name: torch.empty((images, *store.shapes[name]), dtype=types[store.dtypes[name]], pin_memory=pinned) for name in layers}
 
 
-def collate(samples: Sequence[ImageSample], features: Mapping[str, Tensor]) -> Batch:
+def collate(samples: Sequence[ImageSample], features: Mapping[str, Tensor], counted: bool = True) -> Batch:
     """Samples as one batch, ROIs in the order of their images.
 
     Args:
         samples: of B images.
         features: layer -> (B, C, H, W).
+        counted: see `Batch`.
     """
     counts = [len(sample.numbers) for sample in samples]
     image = np.repeat(np.arange(len(samples)), counts)[:, None]
@@ -76,7 +107,8 @@ def collate(samples: Sequence[ImageSample], features: Mapping[str, Tensor]) -> B
         _frames(samples),
     )
     numbers = np.concatenate([sample.numbers for sample in samples])
-    return Batch([sample.row for sample in samples], numbers, dict(features), torch.from_numpy(boxes.astype(np.float32)), targets)
+    rows, unit_boxes = [sample.row for sample in samples], torch.from_numpy(boxes.astype(np.float32))
+    return Batch(rows, numbers, dict(features), unit_boxes, targets, counted)
 
 
 def _frames(samples: Sequence[ImageSample]) -> Tensor | None:
@@ -86,15 +118,26 @@ def _frames(samples: Sequence[ImageSample]) -> Tensor | None:
 
 def single_batch(dataset: RoiDataset, row: int) -> Batch:
     """One image with all its ROIs as annotated, in memory of its own."""
-    return _fill(dataset, [dataset.whole_sample(row)], feature_buffers(dataset.store, dataset.layers, 1, pinned=False))
+    return batch_of(dataset, [dataset.whole_sample(row)], collate)
 
 
-def _fill(dataset: RoiDataset, samples: Sequence[ImageSample], buffers: Features) -> Batch:
+def batch_of(dataset: Stored, samples: Sequence[S], join: Join[S, B]) -> B:
+    """Samples and their features as one batch, in memory of its own.
+
+    Args:
+        dataset: whose features go with them.
+        samples: of one image or more.
+        join: what makes a batch of them.
+    """
+    return _fill(dataset, samples, feature_buffers(dataset.store, dataset.layers, len(samples), pinned=False), join, counted=True)
+
+
+def _fill(dataset: Stored, samples: Sequence[S], buffers: Features, join: Join[S, B], *, counted: bool) -> B:
     features = {name: buffer[: len(samples)] for name, buffer in buffers.items()}
     for name, values in features.items():
         for place, sample in enumerate(samples):
             dataset.store.read_into(sample.row, name, values[place].numpy(), sample.view)
-    return collate(samples, features)
+    return join(samples, features, counted)
 
 
 @dataclass(frozen=True)
@@ -131,12 +174,12 @@ def whole_batches(dataset: RoiDataset, loading: Loading, rows: Sequence[int] | N
         rows: which images; None: every one that has ROIs.
     """
     chosen = loading.share(dataset.rows.tolist() if rows is None else rows)
-    return loaded_batches(dataset, replace(loading, rank=0, processes=1), chosen, dataset.whole_sample)
+    return loaded_batches(dataset, replace(loading, rank=0, processes=1), chosen, dataset.whole_sample, collate)
 
 
 def loaded_batches(
-    dataset: RoiDataset, loading: Loading, items: Sequence[int], draw: Callable[[int], ImageSample]
-) -> Iterator[Batch]:
+    dataset: Stored, loading: Loading, items: Sequence[int], draw: Callable[[int], S], join: Join[S, B]
+) -> Iterator[B]:
     """Batches (of several processes: this one's share of each) of the samples that `draw` makes, in the order of their items.
 
     Args:
@@ -144,33 +187,36 @@ def loaded_batches(
         loading: batch size, threads, share.
         items: one for each image; a number that `draw` knows.
         draw: an item to its sample; called from several threads.
+        join: samples and their features to a batch; called from several threads. It may change the features, which lie in a
+            buffer of this batch alone.
     """
     whole = [items[start : start + loading.images_per_batch] for start in range(0, len(items), loading.images_per_batch)]
-    parts = [loading.share(part) or part[:1] for part in whole]
     count = -(-loading.images_per_batch // loading.processes)
     free: SimpleQueue[Features] = SimpleQueue()
     # One for each batch that is being loaded or waits, and one that the caller works on.
-    for _ in range(min(loading.ahead + 2, len(parts))):
+    for _ in range(min(loading.ahead + 2, len(whole))):
         free.put(feature_buffers(dataset.store, dataset.layers, count, pinned=loading.pinned))
 
-    def load(part: Sequence[int]) -> Loaded:
-        samples = [draw(item) for item in part]
+    def load(part: Sequence[int]) -> tuple[B, Features]:
+        own = loading.share(part)
+        samples = [draw(item) for item in own or part[:1]]
         buffers = free.get()
-        return _fill(dataset, samples, buffers), buffers
+        return _fill(dataset, samples, buffers, join, counted=bool(own)), buffers
 
-    for part, (batch, buffers) in zip(whole, _prefetch(load, parts, loading.threads, loading.ahead), strict=True):
-        yield batch if loading.share(part) else replace(batch, counted=False)
+    for batch, buffers in _prefetch(load, whole, loading.threads, loading.ahead):
+        yield batch
         if loading.pinned:
             # A copy to the GPU may still be reading them.
             torch.cuda.current_stream().synchronize()
         free.put(buffers)
 
 
-def _prefetch(
-    load: Callable[[Sequence[int]], Loaded], parts: Sequence[Sequence[int]], threads: int, ahead: int
-) -> Iterator[Loaded]:
+L = TypeVar("L")
+
+
+def _prefetch(load: Callable[[Sequence[int]], L], parts: Sequence[Sequence[int]], threads: int, ahead: int) -> Iterator[L]:
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Loaded]] = deque()
+        waiting: deque[Future[L]] = deque()
         remaining = iter(parts)
         try:
             for part in remaining:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from roiseg.balance import GROUP_NAMES, Balance, crowdedness
-from roiseg.batches import Batch, Loading, loaded_batches
+from roiseg.batches import Batch, Loading, collate, loaded_batches
 from roiseg.dataset import ImageSample, RoiDataset
 from roiseg.geometry import Floats, crop_boxes, jitter_boxes, paired_box_iou, roi_boxes
 from roiseg.index import ImagePeople
@@ -203,4 +203,4 @@ def training_batches(sampler: Sampler, loading: Loading, *, seed: int, epoch: in
         epoch: counted from 1.
     """
     turns = Turns(sampler, seed, epoch)
-    return loaded_batches(sampler.dataset, loading, range(len(turns.rows)), turns.sample)
+    return loaded_batches(sampler.dataset, loading, range(len(turns.rows)), turns.sample, collate)

@@ -11,6 +11,7 @@ from roiseg.cache.params import CacheParams, ReaderParams
 from roiseg.calibrate import CalibrateParams
 from roiseg.coco import DataParams
 from roiseg.dataset import DatasetParams
+from roiseg.distill.params import DistillParams
 from roiseg.errors import ParamsError
 from roiseg.evaluate.evaluate import EvaluateParams
 from roiseg.export.params import ExportParams
@@ -18,13 +19,15 @@ from roiseg.extractor.params import ExtractorParams
 from roiseg.heads import parse_model
 from roiseg.losses import LossParams
 from roiseg.params import Section, load_sections, nearest, with_preset
+from roiseg.rgb import NAME, PARTS, rgb_values
 from roiseg.sample.params import SampleParams
 from roiseg.sampler import SamplerParams
 from roiseg.shares import check_padding
 from roiseg.train.params import TrainParams
 from roiseg.train.phases import resolve_phases
 from roiseg.train.tensorboard import WatchParams
-from roiseg.types import IMAGE
+from roiseg.types import IMAGE, TEACHER
+from roiseg.unet.params import UnetParams, net_training
 
 SECTIONS: Mapping[str, type[Section]] = {
     "sample": SampleParams,
@@ -41,8 +44,10 @@ SECTIONS: Mapping[str, type[Section]] = {
     "watch": WatchParams,
     "evaluate": EvaluateParams,
     "export": ExportParams,
+    "unet": UnetParams,
+    "distill": DistillParams,
 }
-"""All but `heads`, a list, and `model`, whose class depends on the head."""
+"""All but `heads`, a list, `model`, whose class depends on the head, and `rgb`, which has those of the others."""
 
 
 class _Heads(Section):
@@ -66,11 +71,13 @@ def check_params(values: Mapping[str, Any]) -> None:
         except ParamsError as error:
             faults.extend(line.strip() for line in str(error).splitlines() if not line.endswith("in the params:"))
 
-    known = {*SECTIONS, "heads", "model"}
+    known = {*SECTIONS, "heads", "model", NAME}
     faults += [f"{name}: unknown section; {nearest(name, known)}" for name in values if name not in known]
     attempt(load_sections, values, SECTIONS)
     attempt(_Heads.parse, {"heads": values.get("heads")}, "params.yaml")
     attempt(_check_layers, values)
+    attempt(_check_nets, values)
+    attempt(_check_rgb, values)
     heads = values.get("heads")
     for head in [item for item in heads if isinstance(item, str)] if isinstance(heads, list) else ():
         attempt(_check_preset, values, head)
@@ -91,6 +98,44 @@ def _check_preset(values: Mapping[str, Any], head: str) -> None:
         raise ParamsError("\n".join(f"heads: preset {head!r}: {line}" for line in str(error).splitlines())) from error
     _check_phases(merged)
     _check_export(merged)
+
+
+def _check_nets(values: Mapping[str, Any]) -> None:
+    """The nets' sections within themselves, and that what they read is stored."""
+    try:
+        unet, distill = UnetParams.parse(values.get("unet"), "unet"), DistillParams.parse(values.get("distill"), "distill")
+        extracted = ExtractorParams.parse(values.get("extractor"), "extractor").layers
+    except ParamsError:
+        return  # told with their sections
+    if unet.train is not None:
+        net_training(unet.train, "unet.train")
+    net_training(distill.train, "distill.train")
+    distill.check()
+    unknown = [name for name in (distill.features.layers if distill.features else ()) if name not in extracted]
+    if unknown:
+        raise ParamsError(
+            "\n".join(
+                f"distill.features.layers: {name!r} isn't in extractor.layers; {nearest(name, extracted)}" for name in unknown
+            )
+        )
+
+
+def _check_rgb(values: Mapping[str, Any]) -> None:
+    """Section `rgb`, whose faults are told with its own path."""
+    merged = rgb_values(values)
+    try:
+        load_sections(merged, {name: SECTIONS[name] for name in PARTS if name != "model"})
+        model = parse_model(merged["model"])
+        resolve_phases(TrainParams.parse(merged["train"], "train"), model, LossParams.parse(merged["loss"], "loss"))
+    except ParamsError as error:
+        lines = [line.strip() for line in str(error).splitlines() if not line.endswith("in the params:")]
+        raise ParamsError("\n".join(f"{NAME}.{line}" for line in lines)) from error
+    unknown = [name for name in model.layers if name not in (IMAGE, TEACHER)]
+    if unknown:
+        raise ParamsError(
+            f"{NAME}.model.layers: {', '.join(unknown)}; expected {IMAGE}, and {TEACHER} or not: this head goes without the detector; "
+            "one that reads it belongs into `model`"
+        )
 
 
 def _check_export(values: Mapping[str, Any]) -> None:

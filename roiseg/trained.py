@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from roiseg.cache.joined import JoinedStore
 from roiseg.cache.params import CacheParams, ReaderParams, asked_fields
@@ -152,14 +152,29 @@ def with_weights(checkpoint: Checkpoint, file: Path, model: HeadParams, specs: M
         CheckpointError: the weights belong to a head of other parts or sizes.
     """
     head = build_head(model, specs)
-    then, now = ({name: list(item.shape) for name, item in weights.items()} for weights in (checkpoint.model, head.state_dict()))
+    load_weights(head, checkpoint.model, file, "take the section `model` that it was trained with")
+    return head.eval()
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], file: Path, remedy: str) -> None:
+    """Give a module the weights of a checkpoint.
+
+    Args:
+        module: gets them.
+        weights: by name.
+        file: that they were read from, for messages.
+        remedy: for messages.
+
+    Raises:
+        CheckpointError: they belong to a module of other parts or sizes.
+    """
+    then, now = ({name: list(item.shape) for name, item in items.items()} for items in (weights, module.state_dict()))
     lines = differing(then, now)
     if lines:
         more = f"\n  and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
         raise CheckpointError(
             f"{file}: its weights don't fit the model (shapes, checkpoint -> model):\n  "
             + "\n  ".join(lines[:SHOWN])
-            + f"{more}\ntake the section `model` that it was trained with"
+            + f"{more}\n{remedy}"
         )
-    head.load_state_dict(dict(checkpoint.model))
-    return head.eval()
+    module.load_state_dict(dict(weights))

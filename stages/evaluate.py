@@ -9,8 +9,7 @@ from roiseg.coco import DataParams, prepared_name
 from roiseg.console import run_stage
 from roiseg.evaluate.evaluate import EvaluateParams, EvaluatePaths, Trained, evaluate
 from roiseg.params import load_params, load_section
-from roiseg.previews import PREVIEWS_FILE
-from roiseg.trained import HEADS, INDEX, HeadSections, load_head
+from roiseg.trained import HEADS, HeadSections, load_head
 
 
 def main(head: str) -> None:
@@ -22,19 +21,8 @@ def main(head: str) -> None:
     params = load_section(EvaluateParams, "evaluate", values)
     module, checkpoint = load_head(HEADS / head, params.checkpoint, sections, dataset)
     trained = Trained(module, head, f"{params.checkpoint}, epoch {checkpoint.epoch}")
-    paths = EvaluatePaths(
-        annotations=Path("data/annotations") / prepared_name(split.annotations, split.subset),
-        detections=Path(params.detections),
-        pictures=INDEX / "val" / "pictures",
-        previews=INDEX / "val" / PREVIEWS_FILE,
-        figures=Path(f"metrics/evaluate/{head}.json"),
-        plots=Path(f"metrics/plots/{head}"),
-        curves=Path(f"metrics/curves/{head}"),
-        results=Path(f"data/predictions/{head}.json"),
-        detector_results=Path(f"data/predictions/{head}.detector.json"),
-        table=Path(f"data/predictions/{head}.parquet"),
-        report=Path(f"reports/{head}.html"),
-    )
+    annotations = Path("data/annotations") / prepared_name(split.annotations, split.subset)
+    paths = EvaluatePaths.of(head, annotations, Path(params.detections))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     evaluate(trained, dataset, params, sections.reader, paths, device=device)
 

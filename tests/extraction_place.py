@@ -26,9 +26,8 @@ SHARD_BYTES = 8192
 
 PER_SHARD = 4
 
-PATHS = ExtractPaths(
-    Path("images"), Path("index/train/images.parquet"), Path("backbone.onnx"), Path("scales.npz"), Path("f.zarr"), Path("d.parquet")
-)
+SCALES, DETECTIONS = Path("scales.npz"), Path("d.parquet")
+PATHS = ExtractPaths(Path("images"), Path("index/train/images.parquet"), Path("backbone.onnx"), SCALES, Path("f.zarr"), DETECTIONS)
 
 
 def run(extractor: ExtractorParams, cache: CacheParams, detector: str = "detector.onnx") -> dict[str, float]:
@@ -36,7 +35,7 @@ def run(extractor: ExtractorParams, cache: CacheParams, detector: str = "detecto
     layers = dict(extractor.layers)
     make_backbone(Path(detector), layers, extractor.input_hw, cache.dtype, extractor.detections, PATHS.backbone)
     scales = calibrate(CalibrateParams(images=100, seed=0), extractor, PATHS.backbone, PATHS.index, PATHS.images, 2)
-    save_scales(PATHS.scales, scales)
+    save_scales(SCALES, scales)
     return extract("extract@train", PATHS, extractor, cache, READER)
 
 

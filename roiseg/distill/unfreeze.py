@@ -1,7 +1,7 @@
 """Which parts of a net learn in which epoch (spec 13.3).
 
-A net has a decoder, a stem, and `BLOCKS` blocks of its encoder, counted from the deepest. Epochs are counted from 1. What isn't part
-of the net itself, such as a feature alignment, always learns.
+A net has a decoder, a stem, and `BLOCKS` blocks of its encoder, counted from the deepest. Epochs are counted from 1. What isn't a
+part of the net itself, such as a feature alignment, always learns.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -28,9 +28,10 @@ from roiseg.evaluate.results import new_results
 from roiseg.evaluate.table import RoiTable
 from roiseg.files import new_folder, write_json
 from roiseg.params import Section
-from roiseg.previews import Previews
+from roiseg.previews import PREVIEWS_FILE, Previews
 from roiseg.progress import progress
 from roiseg.train.checkpoint import CHECKPOINT_FILE
+from roiseg.trained import INDEX
 
 DIGITS = 6
 """Decimals of a figure in a file."""
@@ -74,6 +75,29 @@ class EvaluatePaths:
     detector_results: Path
     table: Path
     report: Path
+
+    @classmethod
+    def of(cls, name: str, annotations: Path, detections: Path) -> "EvaluatePaths":
+        """Where DVC keeps the files of a head.
+
+        Args:
+            name: of the head.
+            annotations: see the class.
+            detections: see the class.
+        """
+        return cls(
+            annotations=annotations,
+            detections=detections,
+            pictures=INDEX / "val" / "pictures",
+            previews=INDEX / "val" / PREVIEWS_FILE,
+            figures=Path(f"metrics/evaluate/{name}.json"),
+            plots=Path(f"metrics/plots/{name}"),
+            curves=Path(f"metrics/curves/{name}"),
+            results=Path(f"data/predictions/{name}.json"),
+            detector_results=Path(f"data/predictions/{name}.detector.json"),
+            table=Path(f"data/predictions/{name}.parquet"),
+            report=Path(f"reports/{name}.html"),
+        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Symbols: (H, W) size of an image on the sheet; R ROIs of an image; (h, w) cells 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from roiseg.evaluate.palette import GREEN, RED, YELLOW
 from roiseg.evaluate.sheets import legend, shown, side_by_side, stacked, table, text_line, with_bar
 from roiseg.extractor.images import decode, read_bytes
 from roiseg.geometry import Floats
+from roiseg.index import Index
 from roiseg.nn.outputs import HeadOutput
 from roiseg.paste import paste
 from roiseg.placed import paste_target
@@ -59,7 +60,15 @@ class FixedPicture:
     pixels: Picture
 
 
-def load_fixed(folder: Path, dataset: RoiDataset) -> list[FixedPicture]:
+class Indexed(Protocol):
+    """A data set, of ROIs or of whole images."""
+
+    @property
+    def index(self) -> Index:
+        """Tables of the split."""
+
+
+def load_fixed(folder: Path, dataset: Indexed) -> list[FixedPicture]:
     """The pictures that `prepare` copied, with their rows in the index."""
     names = dataset.index.images["file_name"].tolist()
     found = []

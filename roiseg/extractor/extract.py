@@ -16,7 +16,7 @@ from roiseg.cache.reuse import previous_store, take_over
 from roiseg.cache.scales import load_scales
 from roiseg.cache.space import check_space, estimate_bytes, links_into
 from roiseg.cache.writer import StoreWriter
-from roiseg.extractor.inputs import hash_images, image_files
+from roiseg.extractor.inputs import ImageFolder, Images, image_files
 from roiseg.extractor.params import ExtractorParams
 from roiseg.extractor.pipeline import Extraction
 from roiseg.extractor.session import Backbone
@@ -33,21 +33,26 @@ class ExtractPaths:
         images: folder of the images.
         index: `data/index/{split}/images.parquet`.
         backbone: the cut ONNX.
-        scales: per-channel scales.
+        scales: per-channel scales; None for float16.
         store: out.
-        detections: out.
+        detections: out; None for a graph that finds no boxes.
     """
 
     images: Path
     index: Path
     backbone: Path
-    scales: Path
+    scales: Path | None
     store: Path
-    detections: Path
+    detections: Path | None
 
 
 def extract(
-    stage: str, paths: ExtractPaths, extractor: ExtractorParams, cache: CacheParams, reader: ReaderParams
+    stage: str,
+    paths: ExtractPaths,
+    extractor: ExtractorParams,
+    cache: CacheParams,
+    reader: ReaderParams,
+    source: Images | None = None,
 ) -> dict[str, float]:
     """Fill the store of a split, going on where an earlier run was cut short.
 
@@ -57,6 +62,7 @@ def extract(
         extractor: section of the params.
         cache: section of the params.
         reader: section of the params.
+        source: where images come from; None: their files.
 
     Returns:
         Flat figures: images, bytes raw and stored, their ratio, share of saturated values.
@@ -68,23 +74,27 @@ def extract(
     """
     images = pd.read_parquet(paths.index)
     files = image_files(images, paths.images)
-    scales = load_scales(paths.scales)
+    scales = load_scales(paths.scales) if paths.scales is not None else {}
     backbone = Backbone(paths.backbone, extractor.provider, extractor.precision, scales, reader.concurrent_runs)
     backbone.info.check_batch(extractor.batch_size)
+    source = source or ImageFolder(extractor.input_rule())
     image_ids = images["image_id"].to_numpy(dtype=np.int64)
-    source = {
+    drawn = {
         "batch_size": extractor.batch_size,
         "image_ids": sha256_json(image_ids.tolist()),
-        "images": hash_images(files, reader.decode_threads),
+        "images": source.digest(files, reader.decode_threads),
     }
     asked = (
         asked_fields(extractor, cache)
-        | {"graph": sha256_file(paths.backbone), "scales": sha256_file(paths.scales) if scales else None}
+        | {
+            "graph": sha256_file(paths.backbone),
+            "scales": sha256_file(paths.scales) if paths.scales and scales else None,
+        }
         | cache.form()
-        | source
+        | drawn
     )
     found = asdict(backbone.runtime)
-    origins = _origins(backbone, scales, {"input": extractor.input_rule().plain(), **source, "found": found}, cache)
+    origins = _origins(backbone, scales, {"input": extractor.input_rule().plain(), **drawn, "found": found}, cache)
     arrays = stored_arrays(backbone.info.layers, extractor.input_hw, cache, origins)
     folder = work_folder(stage, {"asked": asked, "found": found})
     with claimed(folder):
@@ -98,11 +108,13 @@ def extract(
         copies = 1 if links_into(dvc_cache(), folder) else 2
         check_space(folder, estimate_bytes(writer.computed, left, cache), copies)
         extraction = Extraction(backbone, writer, extractor, folder)
-        extraction.run(files, reader.decode_threads)
+        extraction.run(files, reader.decode_threads, source)
         stored = sum(writer.finish().values())
-        write_parquet(paths.detections, extraction.detections(image_ids))
+        if paths.detections is not None:
+            write_parquet(paths.detections, extraction.detections(image_ids))
         link_tree(writer.path, paths.store)
-        mark_done(folder, stage, (paths.backbone, paths.scales, paths.index, paths.detections, paths.store / "zarr.json"))
+        known_by = (paths.backbone, paths.scales, paths.index, paths.detections)
+        mark_done(folder, stage, (*(path for path in known_by if path is not None), paths.store / "zarr.json"))
         return _figures(arrays, len(files), stored, writer.saturated)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 from roiseg.extractor.clock import Clock
 from roiseg.extractor.images import decode, read_bytes
 from roiseg.extractor.params import ExtractorParams
-from roiseg.network_input import Pixels, network_image
+from roiseg.network_input import InputRule, Pixels, network_image
 from roiseg.progress import progress
 
 AHEAD_BATCHES = 3
@@ -55,8 +56,37 @@ def hash_images(files: Sequence[ImageFile], threads: int) -> str:
     return whole.hexdigest()
 
 
+class Images(Protocol):
+    """Where network inputs come from."""
+
+    def digest(self, files: Sequence[ImageFile], threads: int) -> str:
+        """SHA-256 over all images, in row order."""
+
+    def load(self, file: ImageFile) -> Pixels:
+        """(3, H, W) uint8, see `network_image`; called from several threads."""
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Images as files.
+
+    Attributes:
+        rule: what turns an image into the network input.
+    """
+
+    rule: InputRule
+
+    def digest(self, files: Sequence[ImageFile], threads: int) -> str:
+        """See `hash_images`."""
+        return hash_images(files, threads)
+
+    def load(self, file: ImageFile) -> Pixels:
+        """See `Images`."""
+        return network_image(decode(read_bytes(file.path), str(file.path), file.image_hw), self.rule)
+
+
 def batches(
-    files: Sequence[ImageFile], params: ExtractorParams, threads: int, clock: Clock | None = None
+    files: Sequence[ImageFile], params: ExtractorParams, threads: int, clock: Clock | None = None, source: Images | None = None
 ) -> Iterator[tuple[Sequence[ImageFile], Pixels]]:
     """Network images in order, decoded ahead by threads.
 
@@ -68,16 +98,17 @@ def batches(
         params: the input rule and the batch size.
         threads: decoding threads.
         clock: gets the seconds of `decode`, summed over threads, and of `wait for images`.
+        source: where images come from; None: their files.
 
     Yields:
         The files of the batch, and (batch_size, 3, H, W) uint8, see `network_image`.
     """
     cv2.setNumThreads(1)
-    clock, rule = clock or Clock(), params.input_rule()
+    clock, images_of = clock or Clock(), source or ImageFolder(params.input_rule())
 
     def load(file: ImageFile) -> Pixels:
         with clock("decode"):
-            return network_image(decode(read_bytes(file.path), str(file.path), file.image_hw), rule)
+            return images_of.load(file)
 
     size = params.batch_size
     with ThreadPoolExecutor(threads) as pool:

@@ -22,7 +22,7 @@ from roiseg.cache.writer import OpenShard, StoreWriter
 from roiseg.errors import RoisegError, StoreError
 from roiseg.extractor.clock import Clock
 from roiseg.extractor.detections import read_detections
-from roiseg.extractor.inputs import ImageFile, batches
+from roiseg.extractor.inputs import ImageFile, Images, batches
 from roiseg.extractor.params import ExtractorParams
 from roiseg.extractor.session import Backbone
 from roiseg.files import write_parquet
@@ -89,12 +89,13 @@ class Extraction:
             values[IMAGE] = np.empty((self.params.batch_size, 3, *self.params.input_hw), dtype=np.uint8)
         return values
 
-    def run(self, files: Sequence[ImageFile], threads: int) -> None:
+    def run(self, files: Sequence[ImageFile], threads: int, images: Images | None = None) -> None:
         """Fill every missing shard.
 
         Args:
             files: all images in row order.
             threads: decoding threads.
+            images: where they come from; None: their files.
 
         Raises:
             ImageReadError, MissingImageError: with all finished shards kept.
@@ -106,7 +107,7 @@ class Extraction:
             logger.info("%s: %d of %d images are there already", self.folder, len(files) - len(wanted), len(files))
         writing: deque[Future[None]] = deque()
         with _Filling(self.writer, self._boxes) as filling, ThreadPoolExecutor(1) as pool, progress("extract", len(wanted)) as tick:
-            for inferred in self._infer_all(wanted, threads):
+            for inferred in self._infer_all(wanted, threads, images):
                 writing.append(pool.submit(self._write, filling, inferred))
                 tick(len(inferred.files))
                 with self.clock("wait for the writer"):
@@ -116,9 +117,9 @@ class Extraction:
                 writing.popleft().result()
         self._log_times()
 
-    def _infer_all(self, files: Sequence[ImageFile], threads: int) -> Iterator[Inferred]:
+    def _infer_all(self, files: Sequence[ImageFile], threads: int, images: Images | None) -> Iterator[Inferred]:
         """Batches in order; an image that can't be read stops them only after all before it."""
-        source = batches(files, self.params, threads, self.clock)
+        source = batches(files, self.params, threads, self.clock, images)
         running: deque[Future[Inferred]] = deque()
         stop: RoisegError | None = None
         with ThreadPoolExecutor(self.backbone.side_by_side) as pool:

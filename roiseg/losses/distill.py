@@ -51,9 +51,9 @@ class DistillLossParams(Section):
 def bernoulli_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """KL divergence of the student's pixels from the teacher's, both softened, times T^2.
 
-    Mean of p ln(p/q) + (1-p) ln((1-p)/(1-q)), p = sigmoid(teacher / T), q = sigmoid(student / T). T^2 keeps the gradient's size whatever the temperature (Hinton et al. 2015,
-    section 2). All logarithms are those of sigmoids, taken from the logits: right for logits of any size, where clamped
-    probabilities have no gradient.
+    Mean of p ln(p/q) + (1-p) ln((1-p)/(1-q)), p = sigmoid(teacher / T), q = sigmoid(student / T). T^2 keeps the
+    gradient's size whatever the temperature (Hinton et al. 2015, section 2). All logarithms are those of sigmoids, taken from the
+    logits: right for logits of any size, where clamped probabilities have no gradient.
 
     Args:
         student: (B, 1, h, w) float logits.

@@ -109,9 +109,10 @@ def read_weights(path: Path, key: str) -> Weights:
         if not bare.startswith(CLASSIFIER):
             found[bare] = item
     if not found:
-        held = f"the fields {', '.join(map(str, list(data)[:8]))}" if isinstance(data, Mapping) else f"a {type(data).__name__}"
+        fields = ", ".join(map(str, list(data)[:8])) if isinstance(data, Mapping) else ""
+        held = f"a {type(data).__name__}" + f" of {fields}" * bool(fields)
         raise CheckpointError(
-            f"{path} ({key}): holds no weights but {held or 'nothing'}, expected tensors by name, bare or under "
+            f"{path} ({key}): holds no weights but {held}, expected tensors by name, bare or under "
             f"{', '.join(WRAPPERS)}; name another file"
         )
     return found

@@ -76,7 +76,7 @@ class TrainPaths:
         features: `data/features`.
         out: `models/heads/{head}`: `best_model.pth`, `untrained_model.pth`, `checkpoints/`.
         live: `metrics/train/{head}`: DVCLive's files, and `pictures/`.
-        stage: that trains, without the head.
+        stage: that trains; None: `train@{head}`.
     """
 
     statistics: Path
@@ -85,7 +85,7 @@ class TrainPaths:
     features: Path
     out: Path
     live: Path
-    stage: str = "train"
+    stage: str | None = None
 
 
 def train_head(head: str, sections: TrainSections, paths: TrainPaths, observers: Sequence[Observer] = ()) -> dict[str, float]:
@@ -118,7 +118,7 @@ def train_head(head: str, sections: TrainSections, paths: TrainPaths, observers:
         )
     run = make_run(sections, paths, kept)
     outs = Outs(paths.out, paths.live, (paths.statistics,))
-    return train_run(f"{paths.stage}@{head}", run, _fingerprint(sections, paths, run, kept), outs, fabric, observers)[-1]
+    return train_run(paths.stage or f"train@{head}", run, _fingerprint(sections, paths, run, kept), outs, fabric, observers)[-1]
 
 
 def make_run(sections: TrainSections, paths: TrainPaths, kept: Sequence[Path]) -> Run:

@@ -17,7 +17,20 @@ import onnxruntime
 import pandas as pd
 import pytest
 import zarr
-from extraction_place import IMAGES, PATHS, PER_SHARD, SHARD_BYTES, expected_floats, run, shard_files, stored, tree, work_folder
+from extraction_place import (
+    DETECTIONS,
+    IMAGES,
+    PATHS,
+    PER_SHARD,
+    SCALES,
+    SHARD_BYTES,
+    expected_floats,
+    run,
+    shard_files,
+    stored,
+    tree,
+    work_folder,
+)
 from numpy.typing import NDArray
 from onnx_factory import (
     CHANNELS,
@@ -63,7 +76,7 @@ def test_float16_store_equals_a_slow_way(place: Path, codec: str) -> None:
 @pytest.mark.parametrize("codec", ["none", "lz4", "zstd"])
 def test_int8_store_equals_a_slow_way(place: Path, codec: str) -> None:
     figures = run(extractor_params(), cache_params(dtype="int8", codec=codec))
-    expected, found, scales = expected_floats(place / "detector.onnx"), stored(), load_scales(PATHS.scales)
+    expected, found, scales = expected_floats(place / "detector.onnx"), stored(), load_scales(SCALES)
     saturated = 0
     for name in LAYERS:
         np.testing.assert_array_equal(scales[name], np.abs(expected[name]).max(axis=(0, 2, 3)) / np.float32(127))
@@ -121,14 +134,14 @@ def test_shards_and_batches_do_not_matter(place: Path, monkeypatch: pytest.Monke
     expected, found = expected_floats(place / "detector.onnx"), stored()
     for name in LAYERS:
         np.testing.assert_array_equal(found[name], expected[name].astype(np.float16))
-    assert pd.read_parquet(PATHS.detections)["row"].tolist() == list(range(IMAGES))
+    assert pd.read_parquet(DETECTIONS)["row"].tolist() == list(range(IMAGES))
     count = len(list(PATHS.store.glob("layer_3/c.*")))
     assert count == {2048: 11, 4096: 6, 10**6: 1}[shard]
 
 
 def test_detections_table(place: Path) -> None:
     run(extractor_params(detections=BOXES), cache_params())
-    table, index = pd.read_parquet(PATHS.detections), pd.read_parquet(PATHS.index)
+    table, index = pd.read_parquet(DETECTIONS), pd.read_parquet(PATHS.index)
     assert list(table.columns) == ["row", "image_id", "x0", "y0", "x1", "y1", "score"]
     assert table["row"].tolist() == index["row"].tolist()
     assert table["image_id"].tolist() == index["image_id"].tolist()
@@ -142,14 +155,14 @@ def test_detections_table(place: Path) -> None:
 
 def test_detections_of_another_class(place: Path) -> None:
     run(extractor_params(detections=BOXES | {"person_class": 1, "min_score": 0.75}), cache_params())
-    table = pd.read_parquet(PATHS.detections)
+    table = pd.read_parquet(DETECTIONS)
     assert table["score"].tolist() == [0.75] * IMAGES
     np.testing.assert_allclose(table[["x1", "y1"]], [[DOG_BOX[2] / 64, DOG_BOX[3] / 32]] * IMAGES)
 
 
 def test_no_detections(place: Path) -> None:
     run(extractor_params(), cache_params())
-    table = pd.read_parquet(PATHS.detections)
+    table = pd.read_parquet(DETECTIONS)
     assert len(table) == 0
     assert {name: str(kind) for name, kind in table.dtypes.items()} == {
         "row": "int64",
@@ -196,14 +209,14 @@ def test_resume_gives_the_same_bytes(place: Path, monkeypatch: pytest.MonkeyPatc
     now = shard_files(work_folder())
     assert len(now) == 3 * len(LAYERS)
     assert {name: now[name] for name in kept} == kept
-    resumed, boxes = tree(PATHS.store), PATHS.detections.read_bytes()
+    resumed, boxes = tree(PATHS.store), DETECTIONS.read_bytes()
     assert not list(Path().rglob("*.partial"))
 
-    PATHS.detections.unlink()
+    DETECTIONS.unlink()
     Path(".work").rename("resumed")
     assert run(extractor_params(detections=BOXES), cache) == figures
     assert tree(PATHS.store) == resumed
-    assert PATHS.detections.read_bytes() == boxes
+    assert DETECTIONS.read_bytes() == boxes
 
 
 def test_a_finished_extraction_only_links(place: Path) -> None:

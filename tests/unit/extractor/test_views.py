@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
-from extraction_place import IMAGES, PATHS, expected_floats, run, stored, tree, work_folder
+from extraction_place import IMAGES, PATHS, SCALES, expected_floats, run, stored, tree, work_folder
 from numpy.typing import NDArray
 from onnx_factory import CHANNELS, INPUT_HW, LAYERS, READER, STRIDES, cache_params, extractor_params, read_bgr
 
@@ -38,7 +38,7 @@ def flipped_detector_features(place: Path, monkeypatch: pytest.MonkeyPatch) -> d
 def test_the_mirrored_view_is_what_the_detector_sees_in_a_mirror(place: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
     run(extractor_params(), cache_params(dtype=dtype, codec="lz4", views=BOTH))
     expected, group = flipped_detector_features(place, monkeypatch), zarr.open_group(PATHS.store, mode="r")
-    store, scales = FeatureStore(PATHS.store), load_scales(PATHS.scales)
+    store, scales = FeatureStore(PATHS.store), load_scales(SCALES)
     assert store.views == ("plain", "mirrored")
     assert store.layers == tuple(LAYERS)
     for name in LAYERS:
@@ -91,7 +91,7 @@ def test_the_image_is_rgb_at_network_size(place: Path, color: str) -> None:
 
 def test_recompute_looks_at_every_view(place: Path) -> None:
     run(extractor_params(), cache_params(dtype="int8", views=BOTH, image=True))
-    store, scales = FeatureStore(PATHS.store), load_scales(PATHS.scales)
+    store, scales = FeatureStore(PATHS.store), load_scales(SCALES)
     files = image_files(pd.read_parquet(PATHS.index), PATHS.images)[:2]
     found = recompute(store, Backbone(PATHS.backbone, "cpu", "float32", scales), files, [0, 1], extractor_params(), 1)
     assert set(found) == {*LAYERS, *(f"mirrored/{name}" for name in LAYERS)}

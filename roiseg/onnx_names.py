@@ -15,6 +15,9 @@ OWN_FILTER = "export"
 
 METADATA_FILE = "head.json"
 
+PERSON_LOGITS = "person_logits"
+"""Tensor of a people net's cut graph that the layer `teacher` comes from."""
+
 BOXES = "boxes"
 """Input of a head: (R, 5) float32 of image number and xyxy in the unit frame."""
 

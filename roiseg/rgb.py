@@ -6,6 +6,7 @@ from typing import Any
 
 from roiseg.defaults import filled
 from roiseg.errors import ParamsError
+from roiseg.onnx_names import PERSON_LOGITS
 from roiseg.params import nearest
 from roiseg.trained import HeadSections
 from roiseg.types import TEACHER
@@ -46,6 +47,6 @@ def as_backbone(sections: HeadSections) -> HeadSections:
     Args:
         sections: that the head is trained by.
     """
-    extractor = sections.extractor.model_copy(update={"layers": {TEACHER: TEACHER}, "detections": None})
+    extractor = sections.extractor.model_copy(update={"layers": {TEACHER: PERSON_LOGITS}, "detections": None})
     cache = sections.cache.model_copy(update={"dtype": "float16"})
     return HeadSections(extractor, cache, sections.dataset, sections.model, sections.reader)

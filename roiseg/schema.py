@@ -133,8 +133,8 @@ def _check_rgb(values: Mapping[str, Any]) -> None:
     unknown = [name for name in model.layers if name not in (IMAGE, TEACHER)]
     if unknown:
         raise ParamsError(
-            f"{NAME}.model.layers: {', '.join(unknown)}; expected {IMAGE}, and {TEACHER} or not: this head goes without the detector; "
-            "one that reads it belongs into `model`"
+            f"{NAME}.model.layers: {', '.join(unknown)}; expected {IMAGE}, and {TEACHER} or not: this head goes without the "
+            "detector; one that reads it belongs into `model`"
         )
 
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "backbone_steps": 0,
     },
     "extractor": {"input_hw": [256, 320], "batch_size": 3},
-    "cache": {"shard_mib": 1},
+    "cache": {"shard_mib": 1, "image": False},
     "data": {"min_box_px": 8.0},
     "model": {
         **dict.fromkeys(("layer_channels", "mid_channels", "deep_channels", "out_channels"), 16),
@@ -45,6 +46,20 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "train": {"epochs": 2, "images_per_batch": 3},
 }
+NET: dict[str, Any] = {"encoder": "timm-efficientnet-b0", "input_hw": [32, 64], "decoder_channels": [8, 8, 8, 8, 8]}
+ONE_EPOCH: dict[str, Any] = {"epochs": 1, "images_per_batch": 4}
+SMALL_NETS: dict[str, dict[str, Any]] = {
+    "cache": {"image": True},
+    "unet": {"model": NET, "train": ONE_EPOCH, "export": {"images": 2}},
+    "distill": {"model": NET, "features": {"hidden": 8}, "train": ONE_EPOCH, "export": {"images": 2}},
+    "rgb": {
+        "model": {"mid_channels": 8, "base_channels": 4, "mask_hw": [28, 28], "inputs": {"roi_hw": [14, 14]}},
+        "train": ONE_EPOCH,
+        "export": {"images": 2, "calibration_images": 2},
+    },
+}
+"""Changes to `SMALL` for a project that has the second track too."""
+SECOND_TRACK = ("unet", "teacher", "distill", "rgb_train", "rgb_evaluate", "rgb_export")
 EXP_SHOW = (
     "dvc exp show --only-changed --drop '(?!Exp|heads)[^.]*$|val|.*/|train.(total|ce|dice|mean|boundary_a|grad)' "
     "--keep '(.*:)?((miou_fg|iou_(non)?target)_roi|boundary_iou_crop|separation_accuracy|(oracle|detector)_box_ap)$'"
@@ -122,8 +137,13 @@ def _merge(values: dict[str, Any], changes: dict[str, Any]) -> None:
             values[key] = value
 
 
-def make_project(root: Path) -> Project:
-    """Copy the project's sources to `root`, with small params, under git."""
+def make_project(root: Path, *, second_track: bool = False) -> Project:
+    """Copy the project's sources to `root`, with small params, under git.
+
+    Args:
+        root: where to.
+        second_track: whether its DAG has the stages of `SECOND_TRACK`, which cost as much again.
+    """
     for name in PROJECT:
         source, target = ROOT / name, root / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -133,9 +153,22 @@ def make_project(root: Path) -> Project:
             shutil.copyfile(source, target)
     project = Project(root)
     project.set_params(SMALL)
+    if second_track:
+        project.set_params(SMALL_NETS)
+    else:
+        drop_stages(root / "dvc.yaml", SECOND_TRACK)
     project.run("git", "init", "-q", "-b", "main")
     project.commit()
     return project
+
+
+def drop_stages(file: Path, names: Sequence[str]) -> None:
+    """Take stages out of a dvc.yaml."""
+    document = YAML().load(file.read_text())
+    for name in names:
+        del document["stages"][name]
+    with file.open("w") as out:
+        YAML().dump(document, out)
 
 
 def copy_of(project: Project, root: Path) -> Project:

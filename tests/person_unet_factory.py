@@ -8,10 +8,10 @@ import torch
 from onnx import TensorProto, helper
 
 from roiseg.network_input import Pixels
-from roiseg.nn.person_unet import PersonUnet, build_person_unet
-from roiseg.nn.person_unet_params import UnetModelParams
 from roiseg.params import NOTHING_KEPT
 from roiseg.types import HW
+from roiseg.unet.person_unet import PersonUnet, build_person_unet
+from roiseg.unet.person_unet_params import UnetModelParams
 
 HERE = "unet.model"
 INPUT_HW = (32, 64)

@@ -12,14 +12,14 @@ from roiseg.distill.student import Student
 from roiseg.distill.task import DistillTask
 from roiseg.errors import CheckpointError
 from roiseg.evaluate.pictures import load_fixed
-from roiseg.losses.person import pos_weight_of
-from roiseg.nn.person_unet import PersonUnet, build_person_unet
 from roiseg.train.checkpoint import BEST, load_checkpoint
 from roiseg.train.log import Observer
 from roiseg.trained import INDEX
 from roiseg.types import HW, IMAGE, TEACHER, FeatureSpec
 from roiseg.unet.data import person_share
 from roiseg.unet.params import net_training
+from roiseg.unet.person_loss import pos_weight_of
+from roiseg.unet.person_unet import PersonUnet, build_person_unet
 from roiseg.unet.train import StoredSections, load_unet_weights, net_run, start_files
 
 MODELS, LIVE = Path("models/distill"), Path("metrics/train/distill")

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
+from roiseg.distill.loss import DistillLossParams
 from roiseg.errors import ParamsError, TrainingError
-from roiseg.losses.distill import DistillLossParams
 from roiseg.params import Section
 
 _SHARE, _OVER = "eliminate_share", "eliminate_over"

@@ -10,11 +10,11 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from roiseg.distill.adapter import Adapter
+from roiseg.distill.feature_loss import FeatureForm, attention, cell_errors, feature_loss, variance
 from roiseg.distill.grid import to_grid
+from roiseg.distill.loss import FEATURE, DistillLossParams
 from roiseg.distill.projection import Projection
 from roiseg.errors import ParamsError, TrainingError
-from roiseg.losses.distill import FEATURE, DistillLossParams
-from roiseg.losses.feature import FeatureForm, attention, cell_errors, feature_loss, variance
 from roiseg.params import Section, nearest
 from roiseg.types import FeatureSpec
 

@@ -6,13 +6,13 @@ from pydantic import Field
 
 from roiseg.distill.eliminate import EliminateParams, check_eliminate
 from roiseg.distill.features import FeatureParams, check_features
+from roiseg.distill.loss import DistillLossParams
 from roiseg.distill.temperature import TemperatureParams
 from roiseg.distill.unfreeze import LearningPlan, StagedParams, UnfreezeParams
-from roiseg.losses.distill import DistillLossParams
-from roiseg.nn.person_unet_params import UnetModelParams
 from roiseg.params import Section
 from roiseg.unet.augment import Augment
 from roiseg.unet.params import NetExportParams
+from roiseg.unet.person_unet_params import UnetModelParams
 
 
 class DistillParams(Section):

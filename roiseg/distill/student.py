@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from roiseg.distill.features import FeatureAlignment
-from roiseg.nn.person_unet import PersonUnet
 from roiseg.types import IMAGE
+from roiseg.unet.person_unet import PersonUnet
 
 
 class Student(nn.Module):

@@ -9,18 +9,18 @@ from torch import Tensor, nn
 
 from roiseg.batches import Loading
 from roiseg.distill.eliminate import Elimination
+from roiseg.distill.loss import FEATURE, DistillLoss
 from roiseg.distill.params import DistillParams
 from roiseg.distill.student import Student
 from roiseg.distill.temperature import temperature_at
 from roiseg.distill.unfreeze import BLOCK_NAMES, DECODER, STEM, LearningPlan, joining_groups, set_learning
 from roiseg.evaluate.pictures import FixedPicture
-from roiseg.losses.distill import FEATURE, DistillLoss
-from roiseg.losses.person import PersonLoss
 from roiseg.nn.blocks import resize
-from roiseg.nn.person_unet import PersonUnet
 from roiseg.types import HW, IMAGE, TEACHER
 from roiseg.unet.data import PersonBatch, PersonDataset, whole_batches
 from roiseg.unet.metrics import PersonMetrics
+from roiseg.unet.person_loss import PersonLoss
+from roiseg.unet.person_unet import PersonUnet
 from roiseg.unet.task import NetTask
 
 

@@ -22,15 +22,13 @@ from roiseg.export.trace import trace
 from roiseg.extractor.graph import cut
 from roiseg.extractor.params import ExtractorParams
 from roiseg.network_input import LETTERBOX_GREY, InputRule
-from roiseg.nn.person_unet import PersonUnet
-from roiseg.nn.person_unet_params import UnetModelParams
+from roiseg.onnx_names import PERSON_LOGITS
+from roiseg.unet.person_unet import PersonUnet
+from roiseg.unet.person_unet_params import UnetModelParams
 
 NET_FILE = "person_net.onnx"
 IMAGES, LOGITS = "images", "logits"
 """Input and output of the file; the free number of images is called like the input."""
-
-PERSON_LOGITS = "person_logits"
-"""Tensor of the cut graph that its layer comes from."""
 
 LOGIT_LIMIT = 64.0
 """Largest magnitude of a stored logit. Beyond 30 a probability is 0 or 1 to float32 already, and float16 ends at 65504."""

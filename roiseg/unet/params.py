@@ -7,11 +7,11 @@ from pydantic import Field
 
 from roiseg.defaults import filled
 from roiseg.errors import ParamsError
-from roiseg.losses.person import PersonLossParams
-from roiseg.nn.person_unet_params import UnetModelParams
 from roiseg.params import Section
 from roiseg.train.params import TrainParams
 from roiseg.unet.augment import Augment
+from roiseg.unet.person_loss import PersonLossParams
+from roiseg.unet.person_unet_params import UnetModelParams
 
 LEAD = "miou_2class"
 """The validation figure that leads: of two classes, never to be held against the three of a head."""

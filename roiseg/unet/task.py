@@ -9,13 +9,13 @@ from roiseg.batches import Loading, dequantise
 from roiseg.cache.source import FeatureSource
 from roiseg.evaluate.overlays import Picture
 from roiseg.evaluate.pictures import FixedPicture
-from roiseg.losses.person import PersonLoss
 from roiseg.train.task import Task
 from roiseg.types import HW, IMAGE
 from roiseg.unet.augment import Augment
 from roiseg.unet.data import PersonBatch, PersonDataset, training_batches, whole_batches
 from roiseg.unet.metrics import PersonMetrics
 from roiseg.unet.params import LEAD
+from roiseg.unet.person_loss import PersonLoss
 from roiseg.unet.pictures import draw_people
 
 

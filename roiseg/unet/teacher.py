@@ -13,6 +13,7 @@ from roiseg.cache.reader import FeatureStore
 from roiseg.extractor.extract import ExtractPaths, extract
 from roiseg.extractor.inputs import ImageFile
 from roiseg.network_input import Pixels
+from roiseg.onnx_names import PERSON_LOGITS
 from roiseg.trained import FEATURES, INDEX
 from roiseg.types import IMAGE, TEACHER
 from roiseg.unet.train import StoredSections
@@ -63,7 +64,7 @@ def write_teacher(split: str, backbone: Path, stored: StoredSections) -> dict[st
     """
     store = FeatureStore(FEATURES / f"{split}.zarr", checksums=stored.reader.checksums)
     store.check_layers([IMAGE])
-    extractor = stored.extractor.model_copy(update={"layers": {TEACHER: TEACHER}, "detections": None})
+    extractor = stored.extractor.model_copy(update={"layers": {TEACHER: PERSON_LOGITS}, "detections": None})
     cache = stored.cache.model_copy(update={"dtype": "float16", "image": False, "tile_hw": None, "views": store.views})
     paths = ExtractPaths(
         images=Path(),

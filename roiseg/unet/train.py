@@ -16,9 +16,6 @@ from roiseg.errors import ParamsError
 from roiseg.evaluate.pictures import load_fixed
 from roiseg.extractor.params import ExtractorParams
 from roiseg.files import sha256_file
-from roiseg.losses.person import PersonLoss, pos_weight_of
-from roiseg.nn.person_unet import PersonUnet, build_person_unet
-from roiseg.nn.person_unet_params import UnetModelParams
 from roiseg.params import NOTHING_KEPT, load_section
 from roiseg.train.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
 from roiseg.train.log import Observer, write_live
@@ -30,6 +27,9 @@ from roiseg.trained import INDEX, load_weights, open_tables
 from roiseg.types import HW, IMAGE
 from roiseg.unet.data import PersonDataset, person_share
 from roiseg.unet.params import UnetParams, net_training
+from roiseg.unet.person_loss import PersonLoss, pos_weight_of
+from roiseg.unet.person_unet import PersonUnet, build_person_unet
+from roiseg.unet.person_unet_params import UnetModelParams
 from roiseg.unet.task import NetTask
 
 MODELS, LIVE = Path("models/unet"), Path("metrics/train/unet")

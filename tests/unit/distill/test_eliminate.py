@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from roiseg.distill.eliminate import EliminateParams, Elimination, check_eliminate
+from roiseg.distill.loss import DistillLossParams
 from roiseg.errors import ParamsError, TrainingError
-from roiseg.losses.distill import DistillLossParams
 
 SEED: dict[str, Any] = {"threshold": 0.03, "amplification": 30.0, "min_alpha": 0.0}
 LOSS: dict[str, Any] = {"kl": 1.0, "mse": 0.5, "bce": 0.5, "dice": 1.0, "feature": 0.5, "pos_weight": 1.0}

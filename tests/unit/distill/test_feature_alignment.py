@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from roiseg.distill.adapter import Adapter
+from roiseg.distill.feature_loss import attention
 from roiseg.distill.features import FeatureAlignment, FeatureParams, check_features
+from roiseg.distill.loss import DistillLossParams
 from roiseg.distill.projection import Projection
 from roiseg.errors import ParamsError, TrainingError
-from roiseg.losses.distill import DistillLossParams
-from roiseg.losses.feature import attention
 from roiseg.types import FeatureSpec
 
 SEED: dict[str, Any] = {

@@ -15,14 +15,14 @@ from torch import nn
 
 from roiseg.errors import GraphError, ParityError
 from roiseg.export.metadata import Learnt
-from roiseg.export.net_onnx import LOGIT_LIMIT, LOGITS, NET_FILE, PERSON_LOGITS, as_backbone, export_net, net_metadata
+from roiseg.export.net_onnx import LOGIT_LIMIT, LOGITS, NET_FILE, as_backbone, export_net, net_metadata
 from roiseg.export.onnx_net import OnnxNet, net_parity, net_variants
 from roiseg.extractor.params import ExtractorParams
 from roiseg.extractor.session import Backbone
 from roiseg.files import write_bytes
 from roiseg.network_input import InputRule, Pixels, as_input
-from roiseg.nn.person_unet import PersonUnet
-from roiseg.onnx_names import METADATA_KEY
+from roiseg.onnx_names import METADATA_KEY, PERSON_LOGITS
+from roiseg.unet.person_unet import PersonUnet
 
 IMAGE_HW = (48, 64)
 """Not the net's own size, so that the file resizes."""

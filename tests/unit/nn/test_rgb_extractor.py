@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from roiseg.nn.blocks import ResBlock
+from roiseg.nn.blocks import ConvNormAct, ResBlock
 from roiseg.nn.rgb_extractor import RgbExtractor, Steps
 from roiseg.nn.style import Style
 
@@ -23,7 +23,7 @@ def test_published_sizes(steps: Steps, expected: int) -> None:
 )
 def test_steps_widen_and_blocks_stand_behind_them(steps: Steps, widths: list[int], blocks: list[int]) -> None:
     extractor = RgbExtractor(16, steps=steps, style=BATCH)
-    convolutions = [part.conv for part in extractor.steps if hasattr(part, "conv")]
+    convolutions = [part.conv for part in extractor.steps if isinstance(part, ConvNormAct)]
     assert [item.out_channels for item in convolutions] == widths
     assert [item.kernel_size for item in convolutions] == [(3, 3)] * 3 + [(1, 1) if steps == 3 else (3, 3)]
     assert [part.second.out_channels for part in extractor.modules() if isinstance(part, ResBlock)] == blocks

@@ -1,4 +1,4 @@
-"""Tests of roiseg.losses.distill: the divergence by hand and at its extremes, and the sum of the parts."""
+"""Tests of roiseg.distill.loss: the divergence by hand and at its extremes, and the sum of the parts."""
 
 import math
 from typing import Any
@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from roiseg.distill.loss import DistillLoss, DistillLossParams, bernoulli_kl, logit_mse
 from roiseg.errors import ParamsError, TrainingError
-from roiseg.losses.distill import DistillLoss, DistillLossParams, bernoulli_kl, logit_mse
-from roiseg.losses.person import binary_cross_entropy, binary_dice
+from roiseg.unet.person_loss import binary_cross_entropy, binary_dice
 
 SEED: dict[str, Any] = {"kl": 1.0, "mse": 0.5, "bce": 0.5, "dice": 1.0, "feature": 0.5, "pos_weight": 2.0}
 """The seed's coefficients (spec 13.1)."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from roiseg.losses.person import mean
+from roiseg.unet.person_loss import mean
 
 FeatureForm = Literal["mse", "cosine"]
 

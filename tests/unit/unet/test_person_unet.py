@@ -1,4 +1,4 @@
-"""Tests of roiseg.nn.person_unet: sizes, the way of the image into the net, what stands still, what is tapped."""
+"""Tests of roiseg.unet.person_unet: sizes, the way of the image into the net, what stands still, what is tapped."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roiseg.errors import ParamsError, StoreMismatchError
-from roiseg.nn.person_unet import PersonUnet, area_weights, build_person_unet
+from roiseg.unet.person_unet import PersonUnet, area_weights, build_person_unet
 
 
 def images(count: int, image_hw: tuple[int, int] = INPUT_HW) -> Tensor:

@@ -1,4 +1,4 @@
-"""Tests of roiseg.losses.person: cross entropy and Dice by hand, and where the weight of people comes from."""
+"""Tests of roiseg.unet.person_loss: cross entropy and Dice by hand, and where the weight of people comes from."""
 
 import math
 from typing import Any, Literal
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from roiseg.errors import AnnotationError, ParamsError, TrainingError
-from roiseg.losses.person import PersonLoss, PersonLossParams, binary_cross_entropy, binary_dice, mean, pos_weight_of
+from roiseg.unet.person_loss import PersonLoss, PersonLossParams, binary_cross_entropy, binary_dice, mean, pos_weight_of
 
 SECTION: dict[str, Any] = {"bce": 1.0, "dice": 0.5, "pos_weight": "measured"}
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from roiseg.errors import ParamsError, StoreMismatchError
-from roiseg.nn.person_unet_params import UnetModelParams
-from roiseg.nn.person_weights import load_start
 from roiseg.types import HW
+from roiseg.unet.person_unet_params import UnetModelParams
+from roiseg.unet.person_weights import load_start
 
 TAPS = range(1, 6)
 """Maps of the encoder that can be tapped, from stride 2 to stride 32; 0 would be the image."""
@@ -180,7 +180,7 @@ def build_person_unet(
 
     Raises:
         ParamsError: an encoder that never learnt, and never will.
-        CheckpointError: see `roiseg.nn.person_weights.load_start`.
+        CheckpointError: see `roiseg.unet.person_weights.load_start`.
     """
     if weights and params.freeze_encoder and params.starts_fresh and not unfrozen_later:
         raise ParamsError(

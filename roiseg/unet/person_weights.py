@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from roiseg.errors import CheckpointError
-from roiseg.nn.person_unet_params import IMAGENET, NO_WEIGHTS, UnetModelParams
+from roiseg.unet.person_unet_params import IMAGENET, NO_WEIGHTS, UnetModelParams
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Fields under which trainers keep the weights beside the rest; `model` is roiseg's own."""

@@ -1,10 +1,10 @@
-"""Tests of roiseg.losses.feature: errors of cells, where they matter, and what they are measured against."""
+"""Tests of roiseg.distill.feature_loss: errors of cells, where they matter, and what they are measured against."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from roiseg.losses.feature import STILL, attention, cell_errors, feature_loss, variance
+from roiseg.distill.feature_loss import STILL, attention, cell_errors, feature_loss, variance
 
 
 def drawn(*size: int, seed: int = 0) -> Tensor:

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from roiseg.errors import TrainingError
 from roiseg.losses.part import Part, Parts
-from roiseg.losses.person import PersonLoss, PosWeight, check_same_size, mean, named
 from roiseg.params import Section
+from roiseg.unet.person_loss import PersonLoss, PosWeight, check_same_size, mean, named
 
 KL, MSE, FEATURE = "kl", "mse", "feature"
 """Names of the parts that `PersonLoss` doesn't have."""

@@ -1,4 +1,4 @@
-"""Tests of roiseg.nn.person_weights: files of several makers, and those that don't fit."""
+"""Tests of roiseg.unet.person_weights: files of several makers, and those that don't fit."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from roiseg.errors import CheckpointError
-from roiseg.nn.person_unet import PersonUnet, build_person_unet
-from roiseg.nn.person_weights import guess_encoder
+from roiseg.unet.person_unet import PersonUnet, build_person_unet
+from roiseg.unet.person_weights import guess_encoder
 
 Weights = dict[str, Tensor]
 SMALL: dict[str, Any] = {"decoder_channels": [8, 8, 4, 4, 4]}

@@ -57,6 +57,13 @@ class Case:
         return int(got["masks"].sum())
 
 
+def test_a_head_on_pixels_with_given_boxes_needs_no_backbone(tmp_path: Path) -> None:
+    case = Case(tmp_path, BOXES, ("image",))
+    strides = [list(item.ints) for node in case.model.graph.node for item in node.attribute if item.name == "strides"]
+    assert [8, 8] not in strides, "a layer of the backbone"
+    assert case.check([photo((75, 130), 1)], [people((75, 130), 3, seed=1)]) > 0
+
+
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return Case(tmp_path_factory.mktemp("boxes"), BOXES)

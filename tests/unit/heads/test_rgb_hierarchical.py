@@ -182,13 +182,15 @@ def test_the_gate_is_held_back_where_the_teacher_sees_nobody() -> None:
 def taught() -> ComposedHead:
     """A small head that has learnt on noise for pixels that the teacher alone knows where people are."""
     torch.manual_seed(0)
-    head = build_head(parse_model(overlay(MODEL, {"depth": 2, "dropout": 0.0, "mid_channels": 8})), SPECS).train()
+    changes = {"base_channels": 8, "depth": 2, "dropout": 0.0, "blocks": {"norm": "batch"}}
+    head = build_head(parse_model(overlay(MODEL, changes)), SPECS).train()
     optimizer = torch.optim.AdamW(head.parameters(), lr=0.01)
     boxes = torch.tensor([[float(image), 0.0, 0.0, 1.0, 1.0] for image in range(4)])
-    for _ in range(40):
-        coarse = torch.randn(4, 1, 3, 3)
-        logits = head({"image": torch.rand(4, 3, 64, 96), "teacher": F.interpolate(8 * coarse, (32, 48))}, boxes).mask_logits
-        F.cross_entropy(logits, (F.interpolate(coarse, (12, 10)) > 0)[:, 0].long()).backward()  # type: ignore[no-untyped-call]
+    halves = torch.tensor([[[[1.0, -1.0]], [[-1.0, 1.0]]]]).view(2, 1, 1, 2).repeat(2, 1, 1, 1)  # left, right, left, right
+    for _ in range(60):
+        features = {"image": torch.rand(4, 3, 64, 96), "teacher": F.interpolate(8 * halves, (32, 48))}
+        truth = (F.interpolate(halves, (12, 10)) > 0)[:, 0].long()
+        F.cross_entropy(head(features, boxes).mask_logits, truth).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
     assert isinstance(head, ComposedHead)
@@ -199,14 +201,18 @@ def test_a_teacher_that_says_person_raises_the_probability_of_people() -> None:
     """From end to end, and the other way round if the channels were exchanged behind the head's back."""
     head, boxes = taught(), torch.tensor([[0.0, 0.0, 0.0, 1.0, 1.0]])
 
-    def person(logit: float) -> float:
-        features = {"image": torch.full((1, 3, 64, 96), 0.5), "teacher": torch.full((1, 1, 32, 48), logit)}
-        return float((1 - logits_of(head, features, boxes).softmax(1)[:, 0]).mean())
+    def people() -> tuple[float, float]:
+        """In the left half, where the teacher says person, and in the right, where it says background."""
+        teacher = torch.cat([torch.full((1, 1, 32, 24), 8.0), torch.full((1, 1, 32, 24), -8.0)], dim=3)
+        logits = logits_of(head, {"image": torch.full((1, 3, 64, 96), 0.5), "teacher": teacher}, boxes)
+        found = 1 - logits.softmax(1)[:, 0]
+        return float(found[..., :5].mean()), float(found[..., 5:].mean())
 
-    assert person(8.0) > 0.8
-    assert person(-8.0) < 0.2
+    left, right = people()
+    assert left > right + 0.3
     swapped(head)
-    assert person(8.0) < person(-8.0)
+    left, right = people()
+    assert right > left + 0.3
 
 
 # --- batch norm, and from torch to ONNX ---
@@ -223,7 +229,7 @@ def test_batch_norm_is_exported(tmp_path: Path) -> None:
         features, boxes = inputs_of(params, images, rois)
         feeds = {f"features_{name}": item.numpy() for name, item in features.items()} | {"boxes": boxes.numpy()}
         (masks,) = session.run(["masks"], feeds)
-        np.testing.assert_allclose(masks, logits_of(head, features, boxes).softmax(1).numpy(), atol=1e-4)
+        np.testing.assert_allclose(masks, logits_of(head, features, boxes).softmax(1).numpy(), atol=5e-4)
 
 
 # --- params ---

@@ -65,7 +65,7 @@ def test_every_section_has_a_comment() -> None:
 
 def test_shipped_params_hold_every_key_of_the_schema(values: dict[str, Any]) -> None:
     """Sections have no defaults, so that the file is the whole truth; of `model` it holds the keys of one family."""
-    assert set(values) == {*SECTIONS, "heads", "model"}
+    assert set(values) == {*SECTIONS, "heads", "model", "rgb"}
 
     def defaults(cls: type[BaseModel]) -> list[str]:
         return [f"{cls.__name__}.{name}" for name, field in cls.model_fields.items() if not field.is_required()]
@@ -172,13 +172,15 @@ def test_statistics_and_sampler_use_one_padding(
 
 def test_the_image_is_a_layer_where_it_is_stored(values: dict[str, Any]) -> None:
     change(values, "model.layers", ["layer_34", "image"])
+    check_params(values)
+    change(values, "cache.image", False)
     with pytest.raises(ParamsError, match=r"model\.layers: 'image' is there and cache\.image is false; set cache\.image to true"):
         check_params(values)
-    check_params(change(values, "cache.image", True))
 
 
 @pytest.mark.parametrize("name", ["rgb_enhanced_lightweight", "rgb_enhanced_multi_layer"])
 def test_a_preset_that_reads_the_image_says_what_it_needs(values: dict[str, Any], name: str) -> None:
+    change(values, "cache.image", False)
     remedy = r"'image' is there and cache\.image is false; set cache\.image to true and run `dvc repro extract`"
     with pytest.raises(ParamsError, match=rf"heads: preset '{name}': model\.layers: {remedy}"):
         check_params(change(values, "heads", ["default", name]))

@@ -3,13 +3,14 @@
     python -m bench.distill [--steps 48] [--rounds 3] [--json FILE]
 
 Both sides make the same steps of the student by section `distill`, on the same batches in the same order, from the same weights,
-with colours as they are. From the cache, the teacher's logits and the detector's maps are read with the images. Live, only the images
-are read; then the teacher's U-net in torch and a session of the cut detector run on each batch, and what they give is brought to the
-stored types. A third process trains the same student by the truth alone, without teacher and features: the least that is needed.
+with colours as they are. From the cache, the teacher's logits and the detector's maps are read with the images. Live, only the
+images are read; then the teacher's U-net in torch and a session of the cut detector run on each batch, and what they give is
+brought to the stored types. A third process trains the same student by the truth alone, without teacher and features: the least
+that is needed.
 
-Prints the peak of RssAnon + RssShmem of each (see bench/memory.py), steps a second of the one side over those of the other, and the
-largest relative difference of a step's losses: the cached logits are onnxruntime's. The first steps of a process aren't timed. Needs
-the outs of `dvc repro`; writes only to a temporary folder in `.work`.
+Prints the peak of RssAnon + RssShmem of each (see bench/memory.py), steps a second of the one side over those of the other, and
+the largest relative difference of a step's losses: the cached logits are onnxruntime's. The first steps of a process aren't
+timed. Needs the outs of `dvc repro`; writes only to a temporary folder in `.work`.
 """
 
 import argparse
@@ -202,7 +203,7 @@ def train_live(root: Path) -> None:
 
 
 def differences(cached: Sequence[Step], live: Sequence[Step]) -> tuple[float, float]:
-    """Difference of losses in the first step, and the largest of any, as shares; ends the program if the sides saw different things."""
+    """Difference of losses in the first step, and the largest of any, as shares; ends the program where a side was shown others."""
     if [step.rows for step in cached] != [step.rows for step in live]:
         sys.exit("the sides trained on different batches")
     found = [abs(ours.loss - theirs.loss) / abs(ours.loss) for ours, theirs in zip(cached, live, strict=True)]

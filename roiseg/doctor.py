@@ -16,6 +16,7 @@ from roiseg.cache.layout import stored_arrays
 from roiseg.cache.params import CacheParams
 from roiseg.cache.space import check_space, estimate_bytes, links_into
 from roiseg.coco import DataParams
+from roiseg.distill.params import DistillParams
 from roiseg.errors import DiskSpaceError, ProviderError, RoisegError
 from roiseg.extractor.graph import load_graph, read_metadata
 from roiseg.extractor.params import ExtractorParams
@@ -23,6 +24,7 @@ from roiseg.params import PARAMS_FILE, load_section, read_yaml
 from roiseg.runtime import PROVIDERS, make_session
 from roiseg.schema import check_params
 from roiseg.trained import FEATURES, INDEX
+from roiseg.unet.params import UnetParams
 from roiseg.work import dvc_cache
 
 State = Literal["good", "note", "bad"]
@@ -106,6 +108,9 @@ def _files() -> Iterator[Finding]:
     wanted = {"extractor.onnx": extractor.onnx}
     for split in ("train", "val"):
         wanted |= {f"data.{split}.images": data.split(split).images, f"data.{split}.annotations": data.split(split).annotations}
+    nets = {"unet": load_section(UnetParams, "unet").model, "distill": load_section(DistillParams, "distill").model}
+    for section, model in nets.items():
+        wanted |= {f"{section}.model.{key}": path for key, path in model.start_paths.items()}
     for key, path in wanted.items():
         if Path(path).exists():
             continue

@@ -49,6 +49,13 @@ class UnetModelParams(Section):
         return self.checkpoint != NOTHING_KEPT
 
     @property
+    def start_paths(self) -> dict[str, str]:
+        """Key -> the file of weights that it names; a checkpoint leaves no use for the other."""
+        if self.starts_whole:
+            return {"checkpoint": self.checkpoint}
+        return {} if self.encoder_weights in (IMAGENET, NO_WEIGHTS) else {"encoder_weights": self.encoder_weights}
+
+    @property
     def starts_fresh(self) -> bool:
         """Whether nothing was ever learnt by the encoder."""
         return not self.starts_whole and self.encoder_weights == NO_WEIGHTS

@@ -75,8 +75,7 @@ class StoredSections:
 
 def start_files(model: UnetModelParams) -> dict[str, str]:
     """Files that a net's weights start from and their SHA-256, for a fingerprint."""
-    named = {"encoder_weights": Path(model.encoder_weights), "checkpoint": Path(model.checkpoint)}
-    return {key: sha256_file(path) for key, path in named.items() if path.is_file()}
+    return {key: sha256_file(Path(path)) for key, path in model.start_paths.items() if Path(path).is_file()}
 
 
 def train_unet(params: UnetParams, stored: StoredSections, observers: Sequence[Observer] = ()) -> PersonUnet:

@@ -56,6 +56,19 @@ def test_status_and_output(folder: Path) -> None:
     assert "extractor.onnx: nowhere/yolo.onnx isn't there; put it there, or set extractor.onnx" in " ".join(ill.output.split())
 
 
+def test_weights_that_nets_start_from(folder: Path) -> None:
+    """Read hours after the run begins; what the hub has is no file."""
+    values = YAML(typ="safe").load(Path("params.yaml").read_text())
+    change("unet", model=values["unet"]["model"] | {"checkpoint": "weights/b3.pth", "encoder_weights": "not/read.pth"})
+    change("distill", model=values["distill"]["model"] | {"encoder_weights": "imagenet"})
+    faults = [finding.text for finding in found("files") if finding.state == "bad"]
+    assert faults == [
+        "unet.model.checkpoint: weights/b3.pth isn't there; put it there, or set unet.model.checkpoint in params.yaml"
+    ]
+    change("distill", model=values["distill"]["model"] | {"encoder_weights": "weights/b0.pth"})
+    assert any("distill.model.encoder_weights: weights/b0.pth isn't there" in finding.text for finding in found("files"))
+
+
 def test_faulty_params_hide_nothing_else(folder: Path) -> None:
     change("train", epochs="many", leraning_rate=1)
     assert [finding.state for finding in found("params")] == ["bad"]

@@ -1,0 +1,106 @@
+"""The second track through DVC: people against background, distillation, and the head on pixels."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from dvc_project import ROOT, SECOND_TRACK, SMALL_NETS, Project, assert_sane
+
+pytestmark = pytest.mark.pipeline
+
+STAGES = {"unet", "teacher@train", "teacher@val", "distill", "rgb_train", "rgb_evaluate", "rgb_export"}
+OUTS = (
+    "models/{unet,distill,rgb}/{best_model,untrained_model}.pth",
+    "models/onnx/unet/{person_net,person_net.fp16,backbone}.onnx",
+    "models/onnx/distill/{person_net,person_net.fp16}.onnx",
+    "models/onnx/rgb/{head,head.fp16,head.int8,backbone,end_to_end}.onnx",
+    "metrics/train/{unet,distill,rgb}/pictures/validation_all_images_epoch_0001.png",
+    "metrics/train/{unet,distill,rgb}/curves/{loss,iou,weights,learning_rate}.tsv",
+    "metrics/curves/rgb/pr.csv",
+    "data/predictions/rgb.json",
+    "reports/rgb.html",
+    "logs/complexity/{unet,distill,rgb}.json",
+)
+
+
+@pytest.fixture(scope="module")
+def project(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The finished run, gone on with by the second track; its own heads are not trained on the new stores."""
+    root = tmp_path_factory.mktemp("second") / "project"
+    subprocess.run(["cp", "-a", str(finished.root), str(root)], check=True)
+    project = Project(root)
+    shutil.copyfile(ROOT / "dvc.yaml", root / "dvc.yaml")
+    project.set_params(SMALL_NETS)
+    project.dvc("repro", *SECOND_TRACK)
+    project.commit()
+    return project
+
+
+def figures(project: Project, name: str) -> dict[str, Any]:
+    return dict(json.loads((project.root / "metrics" / name).read_text()))
+
+
+def stale(project: Project, changes: dict[str, dict[str, Any]], targets: Sequence[str] = ()) -> set[str]:
+    """Stages that DVC would run, were the params changed so."""
+    before = (project.root / "params.yaml").read_bytes()
+    project.set_params(changes)
+    try:
+        return set(project.stages_run(project.dvc("repro", "--dry", *targets)))
+    finally:
+        (project.root / "params.yaml").write_bytes(before)
+
+
+def test_outs_are_there(project: Project) -> None:
+    for pattern in OUTS:
+        spelled = project.run("bash", "-c", f"ls {pattern}").split()
+        assert all((project.root / name).stat().st_size for name in spelled)
+
+
+def test_figures_are_flat_numbers_of_two_classes(project: Project) -> None:
+    """None of them has the name of a head's figure; those of the head on pixels are a head's."""
+    heads = figures(project, "evaluate/rgb.json")
+    assert_sane(heads)
+    assert heads.keys() >= {"miou_fg_roi", "iou_target_roi", "oracle_box_ap"}
+    for name in ("unet.json", "distill.json", "teacher_val.json", "export/rgb.json"):
+        assert all(isinstance(value, int | float) for value in figures(project, name).values()), name
+    unet, student = figures(project, "unet.json"), figures(project, "distill.json")
+    for found in (unet, student):
+        assert 0 <= found["miou_2class"] <= 1
+        assert found["parity_max_abs"] < 1e-3
+        assert not {"miou_fg_roi", "iou_target_roi", "miou_3class"} & set(found)
+    assert student["teacher_miou_2class"] == pytest.approx(unet["miou_2class"], abs=0.01)
+    assert 0 <= student["agreement"] <= 1
+    assert student["feature_loss"] > 0
+    assert student["size_ratio"] == 1  # the small nets are alike
+    assert "speed_ratio" in json.loads((project.root / "logs/complexity/distill.json").read_text())
+
+
+def test_the_teacher_is_a_store_of_logits(project: Project) -> None:
+    group = zarr.open_group(project.root / "data/teacher/val.zarr", mode="r")
+    layer = group["teacher"]
+    assert isinstance(layer, zarr.Array)
+    assert (layer.dtype, layer.shape) == (np.float16, (8, 1, 32, 64))
+    assert np.isfinite(np.asarray(layer[:])).all()
+
+
+def test_the_head_on_pixels_goes_where_heads_go(project: Project, tmp_path: Path) -> None:
+    """Commands of the README."""
+    said = project.run("roiseg", "evaluate", "models/rgb", "--out", str(tmp_path / "evaluated"), "--no-pictures")
+    assert "rgb_hierarchical on image+teacher" in said
+    boxes = "data/sample/annotations/instances_val.json"
+    model = ("--model", "models/onnx/rgb", "--out", str(tmp_path / "predicted"))
+    project.run("roiseg", "predict", "data/sample/images/val", "--boxes", boxes, *model)
+    assert json.loads((tmp_path / "predicted/predictions.json").read_text())
+    assert list((tmp_path / "predicted/overlays").glob("*.jpg"))
+
+
+def test_neither_track_makes_the_other_stale(project: Project) -> None:
+    assert stale(project, {"unet": {"train": {"weight_decay": 0.05}}}, SECOND_TRACK) == {"unet"}
+    main = {"loss": {"dice": 0.5}, "model": {"dropout": 0.2}, "train": {"epochs": 3}, "export": {"opset": 19}}
+    assert stale(project, main, SECOND_TRACK) == set()

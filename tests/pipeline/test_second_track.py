@@ -102,5 +102,34 @@ def test_the_head_on_pixels_goes_where_heads_go(project: Project, tmp_path: Path
 
 def test_neither_track_makes_the_other_stale(project: Project) -> None:
     assert stale(project, {"unet": {"train": {"weight_decay": 0.05}}}, SECOND_TRACK) == {"unet"}
+    assert stale(project, {"distill": {"temperature": {"start": 4.0}}}, SECOND_TRACK) == {"distill"}
+    assert stale(project, {"rgb": {"train": {"epochs": 12}}}, SECOND_TRACK) == {"rgb_train"}
     main = {"loss": {"dice": 0.5}, "model": {"dropout": 0.2}, "train": {"epochs": 3}, "export": {"opset": 19}}
     assert stale(project, main, SECOND_TRACK) == set()
+
+
+def test_the_main_path_alone_runs_nothing_of_it(project: Project) -> None:
+    """Though both are stale; the heads are, for their features were extracted anew."""
+    changes = {"unet": {"train": {"weight_decay": 0.05}}, "rgb": {"train": {"epochs": 2}}}
+    ran = stale(project, changes, ["export"])
+    assert "train@default" in ran
+    assert not ran & STAGES
+
+
+def test_a_forced_run_of_the_teacher_changes_no_hash(project: Project) -> None:
+    force(project, ["teacher@val"])
+
+
+@pytest.mark.slow
+def test_a_forced_run_of_all_changes_no_hash(project: Project) -> None:
+    assert force(project, SECOND_TRACK) == STAGES
+
+
+def force(project: Project, targets: Sequence[str]) -> set[str]:
+    """Run stages again, with nothing to go on from; returns which."""
+    lock = project.root / "dvc.lock"
+    before = lock.read_bytes()
+    shutil.rmtree(project.root / ".work", ignore_errors=True)
+    ran = set(project.stages_run(project.dvc("repro", "--force", "--single-item", *targets)))
+    assert lock.read_bytes() == before
+    return ran

@@ -6,6 +6,8 @@ from typing import Any
 from roiseg.params import PARAMS_FILE
 
 LOCK = "dvc.lock"
+RGB = "rgb"
+"""The head that has a section and stages of its own; `roiseg.rgb.NAME`, without the seconds that importing torch takes."""
 NAMED = 3
 """Keys that a remark names."""
 
@@ -18,7 +20,8 @@ def outdated(lock: Mapping[str, Any], params: Mapping[str, Any], head: str) -> s
         params: params.yaml, without the head's preset.
         head: name of the head.
     """
-    stages = [(lock.get("stages") or {}).get(f"{stage}@{head}") or {} for stage in ("train", "evaluate")]
+    names = [f"{head}_{stage}" if head == RGB else f"{stage}@{head}" for stage in ("train", "evaluate")]
+    stages = [(lock.get("stages") or {}).get(name) or {} for name in names]
     keys = sorted({key for stage in stages for key in _changed((stage.get("params") or {}).get(str(PARAMS_FILE)) or {}, params)})
     if keys:
         more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""

@@ -12,7 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from roiseg.compare.lock import LOCK, outdated
+from roiseg.compare.lock import LOCK, RGB, outdated
 from roiseg.compare.sources import COSTS, METRICS, Commit, Files, Source, find_source
 from roiseg.errors import PredictionError, RunError
 from roiseg.evaluate.metrics import roi_figures
@@ -187,6 +187,13 @@ def _optional(source: Source, path: str) -> dict[str, Any] | None:
 
 
 def _with_preset(source: Source, head: str, params: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if head == RGB:
+        if params is None or RGB not in params:
+            return None
+        # Imported here: it brings torch, which no other comparison needs.
+        from roiseg.rgb import rgb_values
+
+        return rgb_values(params)
     path = f"{PRESETS}/{head}.yaml"
     preset = source.text(path)
     return None if params is None or preset is None else overlay(params, _mapping(source, path, preset))

@@ -1,11 +1,12 @@
 """The benches run and write what they measured; how fast anything was is nobody's concern here."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dvc_project import Project
+from dvc_project import Project, make_project
 
 pytestmark = pytest.mark.pipeline
 
@@ -111,6 +112,24 @@ def test_evaluation(finished: Project, tmp_path: Path) -> None:
     (row,) = found["memory"]
     assert row["rois"] >= 30
     assert row["peak_mb"] > 100
+
+
+@pytest.mark.slow
+def test_distill(finished: Project, tmp_path: Path) -> None:
+    """Both sides saw the same maps, or their losses would differ; the project is one with the second track."""
+    project = make_project(tmp_path / "project", second_track=True)
+    shutil.copytree(finished.root / ".dvc/cache", project.root / ".dvc/cache")
+    shutil.copyfile(finished.root / "dvc.lock", project.root / "dvc.lock")
+    project.dvc("repro", "unet", "teacher")
+    found = bench(project, tmp_path / "out.json", "distill", "--steps", "4", "--rounds", "1")
+    assert found["first_loss_difference"] < 1e-3
+    assert found["loss_difference"] < 0.05
+    assert set(found["peak_mb"]) == {"student", "cached", "live"}
+    assert all(peak > 100 for peak in found["peak_mb"].values())
+    assert found["cached_over_live"] > 0
+    assert found["cached_over_student"] > 0
+    said = project.run("python", "-m", "bench.distill", "--steps", "2", ok=False)
+    assert "--steps is 2, expected more than 2" in said
 
 
 def test_latency(finished: Project, tmp_path: Path) -> None:

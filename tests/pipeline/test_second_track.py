@@ -28,6 +28,8 @@ OUTS = (
     "logs/complexity/{unet,distill,rgb}.json",
 )
 
+Changes = dict[str, dict[str, Any]]
+
 
 @pytest.fixture(scope="module")
 def project(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
@@ -46,7 +48,7 @@ def figures(project: Project, name: str) -> dict[str, Any]:
     return dict(json.loads((project.root / "metrics" / name).read_text()))
 
 
-def stale(project: Project, changes: dict[str, dict[str, Any]], targets: Sequence[str] = ()) -> set[str]:
+def stale(project: Project, changes: Changes, targets: Sequence[str]) -> set[str]:
     """Stages that DVC would run, were the params changed so."""
     before = (project.root / "params.yaml").read_bytes()
     project.set_params(changes)
@@ -85,7 +87,8 @@ def test_the_teacher_is_a_store_of_logits(project: Project) -> None:
     group = zarr.open_group(project.root / "data/teacher/val.zarr", mode="r")
     layer = group["teacher"]
     assert isinstance(layer, zarr.Array)
-    assert (layer.dtype, layer.shape) == (np.float16, (8, 1, 32, 64))
+    assert layer.dtype == np.float16
+    assert layer.shape == (8, 1, 32, 64)
     assert np.isfinite(np.asarray(layer[:])).all()
 
 
@@ -101,6 +104,39 @@ def test_the_head_on_pixels_goes_where_heads_go(project: Project, tmp_path: Path
 
 
 def test_neither_track_makes_the_other_stale(project: Project) -> None:
-    assert stale(project, {"unet": {"train": {"weight_decay": 0.05}}}, SECOND_TRACK) == {"unet"}
-    main = {"loss": {"dice": 0.5}, "model": {"dropout": 0.2}, "train": {"epochs": 3}, "export": {"opset": 19}}
+    """Each stage is named that reads what was changed; those after it follow what it then writes."""
+    own: Changes = {
+        "unet": {"train": {"weight_decay": 0.05}},
+        "distill": {"temperature": {"start": 4.0}},
+        "rgb": {"train": {"epochs": 12}},
+    }
+    assert stale(project, own, SECOND_TRACK) == {"unet", "distill", "rgb_train"}
+    main: Changes = {"loss": {"dice": 0.5}, "model": {"dropout": 0.2}, "train": {"epochs": 3}, "export": {"opset": 19}}
     assert stale(project, main, SECOND_TRACK) == set()
+
+
+def test_the_main_path_alone_runs_nothing_of_it(project: Project) -> None:
+    """Though both are stale; the heads are, for their features were extracted anew."""
+    changes: Changes = {"unet": {"train": {"weight_decay": 0.05}}, "rgb": {"train": {"epochs": 2}}}
+    ran = stale(project, changes, ["export"])
+    assert "train@default" in ran
+    assert not ran & STAGES
+
+
+def test_a_forced_run_of_the_teacher_changes_no_hash(project: Project) -> None:
+    force(project, ["teacher@val"])
+
+
+@pytest.mark.slow
+def test_a_forced_run_of_all_changes_no_hash(project: Project) -> None:
+    assert force(project, SECOND_TRACK) == STAGES
+
+
+def force(project: Project, targets: Sequence[str]) -> set[str]:
+    """Run stages again, with nothing to go on from; returns which."""
+    lock = project.root / "dvc.lock"
+    before = lock.read_bytes()
+    shutil.rmtree(project.root / ".work", ignore_errors=True)
+    ran = set(project.stages_run(project.dvc("repro", "--force", "--single-item", *targets)))
+    assert lock.read_bytes() == before
+    return ran

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from roiseg.compare.lock import outdated
+from roiseg.compare.lock import RGB, outdated
+from roiseg.rgb import NAME
 
 PARAMS = {"extractor": {"color": "rgb", "onnx": "a.onnx"}, "loss": {"dice": 1.0, "edge": None}, "reader": {"ahead": 4}}
 
@@ -41,3 +42,12 @@ def test_params_that_have_changed_since(params: dict[str, object], named: str) -
 def test_weights_that_were_trained_since() -> None:
     found = outdated(lock_of(weights="0"), PARAMS, "default")
     assert found == "figures are of other weights than were trained last; `dvc repro` makes them anew"
+
+
+def test_the_head_on_pixels_has_stages_of_its_own() -> None:
+    assert RGB == NAME
+    stages = {name.replace("train@default", "rgb_train"): stage for name, stage in lock_of()["stages"].items()}
+    found = outdated({"stages": stages}, PARAMS | {"loss": {"dice": 2.0, "edge": None}}, "rgb")
+    assert found is not None
+    assert "loss.dice" in found
+    assert outdated({"stages": stages}, PARAMS, "rgb") is None

@@ -48,6 +48,17 @@ def test_the_workspace_has_the_heads_of_its_params() -> None:
     assert [run.head for run in find_runs(["workspace"], ["stale"])] == ["stale"], "asked for by its name"
 
 
+def test_the_head_on_pixels_has_params_of_its_own() -> None:
+    """It is no entry of `heads`, and is asked for by its name."""
+    state(["default"], {"default": {"a": 1.0}, "rgb": {"a": 2.0}})
+    assert find_runs(["workspace"], ["rgb"])[0].params is None, "of a state that had no such section"
+    own = {"model": {"head": "rgb_hierarchical"}, "loss": {"dice": 3.0}}
+    write_yaml(Path("params.yaml"), {"heads": ["default"], "loss": {"dice": 1.0}, "rgb": own})
+    (run,) = find_runs(["workspace"], ["rgb"])
+    assert run.params is not None
+    assert (run.params["model"], run.params["loss"]["dice"]) == ({"head": "rgb_hierarchical"}, 3.0)
+
+
 def test_heads_without_metrics_are_told(caplog: pytest.LogCaptureFixture) -> None:
     state(["default", "other"], {"default": {"a": 1.0}})
     assert [run.head for run in find_runs(["workspace"], [])] == ["default"]

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from roiseg.export.net_files import NetPaths, export_net_files
-
 from roiseg.console import run_stage
 from roiseg.distill.distill import LIVE, MODELS, distill
 from roiseg.distill.params import DistillParams
+from roiseg.export.net_files import NetPaths, export_net_files
 from roiseg.params import PARAMS_FILE, load_section, read_yaml
 from roiseg.train.log import LiveCurves
 from roiseg.unet.train import StoredSections

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from roiseg.export.net_files import NetPaths, export_net_files
-
 from roiseg.console import run_stage
+from roiseg.export.net_files import NetPaths, export_net_files
 from roiseg.params import PARAMS_FILE, load_section, read_yaml
 from roiseg.train.log import LiveCurves
 from roiseg.unet.params import UnetParams

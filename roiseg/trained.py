@@ -13,7 +13,7 @@ from roiseg.cache.params import CacheParams, ReaderParams, asked_fields
 from roiseg.cache.reader import FeatureStore
 from roiseg.cache.source import FeatureSource
 from roiseg.dataset import DatasetParams, RoiDataset
-from roiseg.errors import CheckpointError
+from roiseg.errors import CheckpointError, StoreError
 from roiseg.extractor.params import ExtractorParams
 from roiseg.heads import build_head, parse_model
 from roiseg.heads.base import HeadParams
@@ -54,7 +54,10 @@ def open_tables(
     table = Index(index / split, extractor.input_hw, extractor.resize)
     if not teacher:
         return table, store
-    return table, JoinedStore(store, FeatureStore(features.parent / TEACHER / store.path.name, checksums=reader.checksums))
+    path = features.parent / TEACHER / store.path.name
+    if not path.is_dir():
+        raise StoreError(f"{path}: there is no store of the U-net's map; run `dvc repro teacher`, or `dvc pull`")
+    return table, JoinedStore(store, FeatureStore(path, checksums=reader.checksums))
 
 
 @dataclass(frozen=True)

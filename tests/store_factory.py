@@ -34,7 +34,7 @@ from roiseg.evaluate.detections import COLUMNS
 from roiseg.extractor.graph import cut
 from roiseg.extractor.params import ExtractorParams
 from roiseg.extractor.session import Backbone
-from roiseg.files import write_bytes, write_json, write_parquet
+from roiseg.files import sha256_json, write_bytes, write_json, write_parquet
 from roiseg.heads import parse_model
 from roiseg.heads.base import HeadParams
 from roiseg.index import Index, build_tables
@@ -276,7 +276,7 @@ def make_project(
     cache = cache_params(dtype, **stored)
     for split, (ids, inputs) in batches.items():
         features = _features(backbone, inputs, cache)
-        asked = asked_fields(extractor, cache)
+        asked = asked_fields(extractor, cache) | {"images": sha256_json([split, ids])}
         write_store(
             root / f"work_{split}", root / "features" / f"{split}.zarr", features, ids, asked=asked, cache=cache, scales=scales
         )

@@ -9,9 +9,10 @@ from roiseg.distill.features import FeatureParams, check_features
 from roiseg.distill.loss import DistillLossParams
 from roiseg.distill.temperature import TemperatureParams
 from roiseg.distill.unfreeze import LearningPlan, StagedParams, UnfreezeParams
+from roiseg.errors import ParamsError
 from roiseg.params import Section
 from roiseg.unet.augment import Augment
-from roiseg.unet.params import NetExportParams
+from roiseg.unet.params import NetExportParams, net_training
 from roiseg.unet.person_unet_params import UnetModelParams
 
 
@@ -42,8 +43,20 @@ class DistillParams(Section):
         """Hold the sub-sections against each other.
 
         Raises:
-            ParamsError: see `LearningPlan`, `check_features` and `check_eliminate`.
+            ParamsError: see `LearningPlan`, `check_features`, `check_eliminate` and `net_training`; or several processes where
+                weights join later.
         """
         _ = self.plan
+        self._check_devices()
         check_features(self.loss, self.features)
         check_eliminate(self.loss, self.eliminate)
+
+    def _check_devices(self) -> None:
+        """Refuse what would learn wrongly: torch's DDP reduces the gradients of those weights that want one when it begins."""
+        devices = net_training(self.train, "distill.train").devices
+        later = [name for name in ("unfreeze", "staged") if getattr(self, name) is not None]
+        if devices > 1 and later:
+            raise ParamsError(
+                f"distill.train.devices is {devices} and distill.{later[0]} is set: weights that join later would learn in each "
+                f"process on its own; set distill.train.devices to 1, or distill.{later[0]} to null"
+            )

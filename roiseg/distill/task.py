@@ -91,7 +91,7 @@ class DistillTask(NetTask):
     def build(self) -> nn.Module:
         """See `Task`."""
         student = student_of(self._fresh())
-        set_learning(self._plan, parts_of(student.net), 1)
+        set_learning(self._plan, parts_of(student.net), 0)
         student.net.train(student.training)
         return student
 

@@ -92,7 +92,7 @@ class LearningPlan:
         """Parts that learn, each with its factor on the learning rate; a part never leaves, nor changes its factor.
 
         Args:
-            epoch: counted from 1.
+            epoch: counted from 1; 0 for what a run is built with.
         """
         if self.staged is not None and epoch <= self.staged.encoder_only_epochs:
             return dict.fromkeys(ENCODER, 1.0)
@@ -116,13 +116,13 @@ class LearningPlan:
         return self.staged.encoder_lr_scale if epoch <= self.staged.encoder_only_epochs else self.staged.full_lr_scale
 
     def joining(self, epoch: int) -> dict[str, float]:
-        """Parts that learn in this epoch and didn't in the one before, with their factors; nothing in the first epoch.
+        """Parts that learn in this epoch and didn't in the one before, with their factors.
+
+        Also in the first epoch, where a block unfreezes at once: what a run is built with learns at the whole rate.
 
         Args:
-            epoch: counted from 1.
+            epoch: counted from 1; before it, in epoch 0, is what a run is built with.
         """
-        if epoch <= 1:
-            return {}
         before = self.groups_at(epoch - 1)
         return {name: factor for name, factor in self.groups_at(epoch).items() if name not in before}
 
@@ -137,7 +137,7 @@ def set_learning(plan: LearningPlan, parts: Parts, epoch: int) -> None:
     Args:
         plan: what learns when.
         parts: weights of the net.
-        epoch: counted from 1.
+        epoch: counted from 1; 0 for what a run is built with.
 
     Raises:
         TrainingError: other parts than `PARTS`.
@@ -160,7 +160,7 @@ def joining_groups(plan: LearningPlan, parts: Parts, epoch: int, weight_decay: f
     Args:
         plan: what learns when.
         parts: weights of the net.
-        epoch: counted from 1; the first one's groups are those of `roiseg.train.optimizer`.
+        epoch: counted from 1; the groups of what a run is built with are those of `roiseg.train.optimizer`.
         weight_decay: of matrices; biases and norms have none.
 
     Returns:

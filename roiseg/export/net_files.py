@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from roiseg.errors import GraphError
 from roiseg.export.metadata import Learnt
 from roiseg.export.net_onnx import NET_FILE, as_backbone, export_net, net_metadata
 from roiseg.export.onnx_net import OnnxNet, net_parity, net_variants
@@ -84,8 +85,10 @@ def export_net_files(
 
     Raises:
         ParityError: a file disagrees with torch; nothing is written then.
-        GraphError: a graph that can't be made.
+        GraphError: a graph that can't be made, or the file of the net that it learnt from isn't there.
     """
+    if paths.teacher is not None and not (paths.teacher / NET_FILE).is_file():
+        raise GraphError(f"{paths.teacher / NET_FILE}: no such file, to hold the net against; run `dvc repro unet`, or `dvc pull`")
     file = paths.models / BEST
     checkpoint = load_checkpoint(file)
     train, val = (stored.open_people(split, [IMAGE], model) for split in ("train", "val"))

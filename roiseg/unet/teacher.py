@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from roiseg.cache.reader import FeatureStore
+from roiseg.errors import GraphError
 from roiseg.extractor.extract import ExtractPaths, extract
 from roiseg.extractor.inputs import ImageFile
 from roiseg.network_input import Pixels
@@ -60,8 +61,11 @@ def write_teacher(split: str, backbone: Path, stored: StoredSections) -> dict[st
 
     Raises:
         StoreMismatchError: the store has no images, or those of another index.
-        StoreDamagedError, DiskSpaceError, ProviderError, GraphError: see `extract`.
+        GraphError: the U-net's file isn't there, or is no cut graph.
+        StoreDamagedError, DiskSpaceError, ProviderError: see `extract`.
     """
+    if not backbone.is_file():
+        raise GraphError(f"{backbone}: no such file, whose logits are to be stored; run `dvc repro unet`, or `dvc pull`")
     store = FeatureStore(FEATURES / f"{split}.zarr", checksums=stored.reader.checksums)
     store.check_layers([IMAGE])
     extractor = stored.extractor.model_copy(update={"layers": {TEACHER: PERSON_LOGITS}, "detections": None})

@@ -88,7 +88,7 @@ def test_the_teacher_is_a_store_of_logits(project: Project) -> None:
     layer = group["teacher"]
     assert isinstance(layer, zarr.Array)
     assert layer.dtype == np.float16
-    assert layer.shape == (8, 1, 32, 64)
+    assert layer.shape == (figures(project, "prepare.json")["val_images_used"], 1, 32, 64)
     assert np.isfinite(np.asarray(layer[:])).all()
 
 

@@ -28,6 +28,7 @@ from roiseg.train.phases import resolve_phases
 from roiseg.train.tensorboard import WatchParams
 from roiseg.types import IMAGE, TEACHER
 from roiseg.unet.params import UnetParams, net_training
+from roiseg.unet.person_unet_params import check_normalisation, check_start
 
 SECTIONS: Mapping[str, type[Section]] = {
     "sample": SampleParams,
@@ -100,6 +101,10 @@ def _check_preset(values: Mapping[str, Any], head: str) -> None:
     _check_export(merged)
 
 
+KEEPING = frozenset({"resume_from", "additional_epochs", "extend_policy"})
+"""Keys of `train` about kept runs, see `roiseg.train.keep`."""
+
+
 def _check_nets(values: Mapping[str, Any]) -> None:
     """The nets' sections within themselves, and that what they read is stored."""
     try:
@@ -111,12 +116,16 @@ def _check_nets(values: Mapping[str, Any]) -> None:
         net_training(unet.train, "unet.train")
     net_training(distill.train, "distill.train")
     distill.check()
+    for name, model, later in (("unet", unet.model, False), ("distill", distill.model, distill.unfreeze is not None)):
+        check_start(model, f"{name}.model", unfrozen_later=later)
+        check_normalisation(model, f"{name}.model")
     unknown = [name for name in (distill.features.layers if distill.features else ()) if name not in extracted]
     if unknown:
         raise ParamsError(
             "\n".join(
                 f"distill.features.layers: {name!r} isn't in extractor.layers; {nearest(name, extracted)}" for name in unknown
             )
+            + "\nor set distill.features to null and distill.loss.feature to 0"
         )
 
 
@@ -130,6 +139,13 @@ def _check_rgb(values: Mapping[str, Any]) -> None:
     except ParamsError as error:
         lines = [line.strip() for line in str(error).splitlines() if not line.endswith("in the params:")]
         raise ParamsError("\n".join(f"{NAME}.{line}" for line in lines)) from error
+    idle = sorted(KEEPING & set(values[NAME].get("train", {})))
+    if idle:
+        raise ParamsError("\n".join(f"{NAME}.train.{name}: runs of this head can't be kept yet; take it out" for name in idle))
+    if "detector" in merged["export"]["end_to_end"]:
+        raise ParamsError(
+            f"{NAME}.export.end_to_end: 'detector' is there, but this head goes without one; expected boxes alone, or []"
+        )
     unknown = [name for name in model.layers if name not in (IMAGE, TEACHER)]
     if unknown:
         raise ParamsError(
@@ -184,5 +200,9 @@ def _check_layers(values: Mapping[str, Any]) -> None:
     unknown = [name for name in model.layers if name not in extracted and name != IMAGE]
     if unknown:
         raise ParamsError(
-            "\n".join(f"model.layers: {name!r} isn't in extractor.layers; {nearest(name, extracted)}" for name in unknown)
+            "\n".join(
+                f"model.layers: {name!r} isn't in extractor.layers; "
+                + (f"only section {NAME} reads it" if name == TEACHER else nearest(name, extracted))
+                for name in unknown
+            )
         )

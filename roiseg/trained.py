@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from roiseg.cache.joined import JoinedStore
+from roiseg.cache.layout import check_match
 from roiseg.cache.params import CacheParams, ReaderParams, asked_fields
 from roiseg.cache.reader import FeatureStore
 from roiseg.cache.source import FeatureSource
@@ -57,7 +58,10 @@ def open_tables(
     path = features.parent / TEACHER / store.path.name
     if not path.is_dir():
         raise StoreError(f"{path}: there is no store of the U-net's map; run `dvc repro teacher`, or `dvc pull`")
-    return table, JoinedStore(store, FeatureStore(path, checksums=reader.checksums))
+    maps = FeatureStore(path, checksums=reader.checksums)
+    same = ("input", "images")
+    check_match(str(path), {name: maps.asked[name] for name in same}, {name: store.asked[name] for name in same})
+    return table, JoinedStore(store, maps)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from roiseg.console import run_stage
+from roiseg.console import is_helper, run_stage
 from roiseg.distill.distill import LIVE, MODELS, distill
 from roiseg.distill.params import DistillParams
 from roiseg.export.net_files import NetPaths, export_net_files
@@ -16,6 +16,8 @@ def main() -> None:
     values = read_yaml(PARAMS_FILE)
     params, stored = load_section(DistillParams, "distill", values), StoredSections.load(values)
     net = distill(params, stored, [LiveCurves(LIVE)])
+    if is_helper():
+        return  # the first process writes the files
     paths = NetPaths(
         MODELS,
         Path("models/onnx/distill"),

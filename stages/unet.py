@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from roiseg.console import run_stage
+from roiseg.console import is_helper, run_stage
 from roiseg.export.net_files import NetPaths, export_net_files
 from roiseg.params import PARAMS_FILE, load_section, read_yaml
 from roiseg.train.log import LiveCurves
@@ -15,6 +15,8 @@ def main() -> None:
     values = read_yaml(PARAMS_FILE)
     params, stored = load_section(UnetParams, "unet", values), StoredSections.load(values)
     net = train_unet(params, stored, [LiveCurves(LIVE)])
+    if is_helper():
+        return  # the first process writes the files
     paths = NetPaths(MODELS, Path("models/onnx/unet"), Path("metrics/unet.json"), Path("logs/complexity/unet.json"))
     export_net_files(net, params.model, params.export, stored, paths)
 

@@ -16,11 +16,10 @@ from roiseg.train.checkpoint import BEST, load_checkpoint
 from roiseg.train.log import Observer
 from roiseg.trained import INDEX
 from roiseg.types import HW, IMAGE, TEACHER, FeatureSpec
-from roiseg.unet.data import PersonDataset, person_share
+from roiseg.unet.data import PersonDataset
 from roiseg.unet.params import net_training
-from roiseg.unet.person_loss import pos_weight_of
 from roiseg.unet.person_unet import PersonUnet, build_person_unet
-from roiseg.unet.train import StoredSections, load_unet_weights, net_run, start_files
+from roiseg.unet.train import StoredSections, load_unet_weights, measured_weight, net_run, start_files
 
 MODELS, LIVE = Path("models/distill"), Path("metrics/train/distill")
 WHERE = "distill"
@@ -49,7 +48,7 @@ def distill(params: DistillParams, stored: StoredSections, observers: Sequence[O
     train, val = (stored.open_people(split, layers, params.model, teacher=True) for split in ("train", "val"))
     training = net_training(params.train, f"{WHERE}.train")
     task = make_task(params, (train, val), stored.extractor.input_hw, training.weight_decay)
-    described = {WHERE: json.loads(params.model_dump_json()), "image_hw": list(stored.extractor.input_hw)}
+    described = {WHERE: json.loads(params.model_dump_json(exclude={"export"})), "image_hw": list(stored.extractor.input_hw)}
     net_run(WHERE, task, training, stored.reader, described, {"start": start_files(params.model)}, observers)
     return load_student(MODELS / BEST, params, stored.extractor.input_hw)
 
@@ -67,13 +66,9 @@ def make_task(params: DistillParams, splits: tuple[PersonDataset, PersonDataset]
         AnnotationError: see `pos_weight_of`.
     """
     train, val = splits
-    counts = (1, 1)
-    if isinstance(params.loss.pos_weight, str):
-        background, people = person_share(train)
-        counts = (people, background)
     fresh = partial(build_student, params, image_hw, train.store.specs)
     fixed = load_fixed(INDEX / "val" / "pictures", val)
-    return DistillTask(fresh, params, pos_weight_of(params.loss.pos_weight, *counts), splits, fixed, weight_decay)
+    return DistillTask(fresh, params, measured_weight(params.loss.pos_weight, train), splits, fixed, weight_decay)
 
 
 def build_student(params: DistillParams, image_hw: HW, specs: Mapping[str, FeatureSpec]) -> Student:

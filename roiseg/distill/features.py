@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from roiseg.distill.adapter import Adapter
 from roiseg.distill.feature_loss import FeatureForm, attention, cell_errors, feature_loss, variance
-from roiseg.distill.grid import to_grid
 from roiseg.distill.loss import FEATURE, DistillLossParams
 from roiseg.distill.projection import Projection
 from roiseg.errors import ParamsError, TrainingError
 from roiseg.params import Section, nearest
 from roiseg.types import FeatureSpec
+from roiseg.unet.grid import to_grid
 
 TAPS = (1, 2, 3, 4, 5)
 """Maps of the encoder, of strides 2, 4, 8, 16 and 32."""

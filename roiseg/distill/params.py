@@ -44,10 +44,12 @@ class DistillParams(Section):
 
         Raises:
             ParamsError: see `LearningPlan`, `check_features`, `check_eliminate` and `net_training`; or several processes where
-                weights join later.
+                weights join later, or an end before they do.
         """
         _ = self.plan
         self._check_devices()
+        self._check_ends()
+        self._check_factors()
         check_features(self.loss, self.features)
         check_eliminate(self.loss, self.eliminate)
 
@@ -59,4 +61,26 @@ class DistillParams(Section):
             raise ParamsError(
                 f"distill.train.devices is {devices} and distill.{later[0]} is set: weights that join later would learn in each "
                 f"process on its own; set distill.train.devices to 1, or distill.{later[0]} to null"
+            )
+
+    def _check_ends(self) -> None:
+        """Refuse a plan that the run is over before."""
+        epochs = net_training(self.train, "distill.train").epochs
+        first = {
+            "unfreeze.start": None if self.unfreeze is None else self.unfreeze.start,
+            "staged.encoder_only_epochs": None if self.staged is None else self.staged.encoder_only_epochs,
+        }
+        for name, last in first.items():
+            if last is not None and last >= epochs:
+                raise ParamsError(
+                    f"distill.{name} is {last} and the run has {epochs} epochs (distill.train.epochs): what joins after that never "
+                    f"learns; expected less than {epochs}"
+                )
+
+    def _check_factors(self) -> None:
+        """Refuse factors on weights that have one of their own when they join."""
+        if self.train.get("lr_factors") and (self.model.freeze_encoder or self.staged is not None):
+            raise ParamsError(
+                "distill.train.lr_factors is set, but parts that are frozen at first join with the factors of distill.unfreeze and "
+                "distill.staged; take lr_factors out, or let all learn from the start"
             )

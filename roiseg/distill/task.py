@@ -15,9 +15,9 @@ from roiseg.distill.student import Student
 from roiseg.distill.temperature import temperature_at
 from roiseg.distill.unfreeze import BLOCK_NAMES, DECODER, STEM, LearningPlan, joining_groups, set_learning
 from roiseg.evaluate.pictures import FixedPicture
-from roiseg.nn.blocks import resize
 from roiseg.types import HW, IMAGE, TEACHER
 from roiseg.unet.data import PersonBatch, PersonDataset, whole_batches
+from roiseg.unet.grid import to_grid
 from roiseg.unet.metrics import PersonMetrics
 from roiseg.unet.person_loss import PersonLoss
 from roiseg.unet.person_unet import PersonUnet
@@ -88,6 +88,12 @@ class DistillTask(NetTask):
         self._elimination = None if params.eliminate is None else Elimination(params.eliminate)
         self._temperature = params.temperature.start
 
+    @property
+    def known_figures(self) -> Sequence[str]:
+        """See `Task`."""
+        found = [*super().known_figures, f"teacher_{self.lead}", "agreement", "agreement_pixels"]
+        return found if self._params.features is None else [*found, "feature_loss"]
+
     def build(self) -> nn.Module:
         """See `Task`."""
         student = student_of(self._fresh())
@@ -108,7 +114,7 @@ class DistillTask(NetTask):
 
     def _teacher(self, features: Mapping[str, Tensor], hw: HW) -> Tensor | None:
         """(B, 1, h, w) logits on the student's grid; None where no teacher is read."""
-        return resize(features[TEACHER], hw) if TEACHER in features else None
+        return to_grid(features[TEACHER], hw) if TEACHER in features else None
 
     def _logits(self, module: nn.Module, features: Mapping[str, Tensor]) -> Tensor:
         logits: Tensor = student_of(module).net(features[IMAGE])

@@ -24,8 +24,8 @@ from roiseg.onnx_names import BACKBONE_FILE, METADATA_KEY
 from roiseg.train.checkpoint import BEST, load_checkpoint
 from roiseg.types import IMAGE, TEACHER
 from roiseg.unet.data import PersonDataset
-from roiseg.unet.metrics import PersonMetrics
-from roiseg.unet.params import LEAD, NetExportParams
+from roiseg.unet.metrics import LEAD, PersonMetrics
+from roiseg.unet.params import NetExportParams
 from roiseg.unet.person_unet import PersonUnet
 from roiseg.unet.person_unet_params import UnetModelParams
 from roiseg.unet.train import StoredSections

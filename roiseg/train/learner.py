@@ -62,15 +62,19 @@ class Learner:
         features = dequantise(batch.features, self._scales, device, self._floats)
         return self.task.losses(self.wrapped, features, batch, device)
 
-    def begin_epoch(self, epoch: int) -> None:
+    def begin_epoch(self, epoch: int) -> bool:
         """Let the weights join that learn from some epoch on; those of earlier epochs have, or do now.
 
         What joins forms groups of its own, so that the optimiser keeps what it knows of the others.
+
+        Returns:
+            Whether any joined, so that a step takes more memory than before.
         """
-        for number in range(self._epoch + 1, epoch + 1):
-            for group in self.task.joining(self.head, number):
-                self._plain.add_param_group(group)
+        groups = [group for number in range(self._epoch + 1, epoch + 1) for group in self.task.joining(self.head, number)]
+        for group in groups:
+            self._plain.add_param_group(group)
         self._epoch = max(self._epoch, epoch)
+        return bool(groups)
 
     def set_rate(self, rate: float) -> None:
         """Learning rate of the next step, before the factors of the groups."""

@@ -230,7 +230,8 @@ class Trainer:
             TrainingError: see `fit`.
         """
         params, phase, task = self._run.params, learner.phase, learner.task
-        learner.begin_epoch(epoch)
+        if learner.begin_epoch(epoch):
+            learner.rehearse()
         learner.wrapped.train()
         task.begin_epoch((epoch - 1) / max(self._run.epochs - 1, 1), epoch)
         batches = Clocked(task.batches(self._loading, params.seed, epoch))

@@ -6,6 +6,8 @@ from enum import IntEnum
 import numpy as np
 
 PREFIX = "weight_"
+PLANNED = frozenset({"weight_temperature"})
+"""What moves because the params say so."""
 CAUTION_ABOVE = 0.2
 UNSTABLE_ABOVE = 0.5
 LEAST_MEAN = 1e-12
@@ -41,7 +43,7 @@ def weight_report(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
         `weight_{name}_mean`, `_std` (of these epochs, not estimated from them), `_cv` = std / |mean| (0 for a weight that doesn't
         move) and `_verdict`, see `Verdict`; to six decimals, flat, as `dvc metrics` wants it.
     """
-    names = list(dict.fromkeys(name for row in rows for name in row if name.startswith(PREFIX)))
+    names = list(dict.fromkeys(name for row in rows for name in row if name.startswith(PREFIX) and name not in PLANNED))
     report: dict[str, float] = {}
     for name in names:
         values = np.array([row[name] for row in rows if name in row], dtype=np.float64)

@@ -10,11 +10,9 @@ from roiseg.errors import ParamsError
 from roiseg.params import Section
 from roiseg.train.params import TrainParams
 from roiseg.unet.augment import Augment
+from roiseg.unet.metrics import LEAD
 from roiseg.unet.person_loss import PersonLossParams
 from roiseg.unet.person_unet_params import UnetModelParams
-
-LEAD = "miou_2class"
-"""The validation figure that leads: of two classes, never to be held against the three of a head."""
 
 OF_HEADS = frozenset(
     {"phases", "phase_warmup_epochs", "phase_warmup_factor", "pictures", "resume_from", "additional_epochs", "extend_policy"}

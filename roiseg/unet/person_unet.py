@@ -13,22 +13,12 @@ from torch import Tensor, nn
 
 from roiseg.errors import ParamsError, StoreMismatchError
 from roiseg.types import HW
-from roiseg.unet.person_unet_params import UnetModelParams
+from roiseg.unet.grid import axis_weights
+from roiseg.unet.person_unet_params import UnetModelParams, check_start
 from roiseg.unet.person_weights import load_start
 
 TAPS = range(1, 6)
 """Maps of the encoder that can be tapped, from stride 2 to stride 32; 0 would be the image."""
-
-
-def area_weights(source: int, target: int) -> Tensor:
-    """How much of each pixel of a line goes into each cell of another line over the same length: (target, source) float32.
-
-    A cell is the mean over what it covers, so rows sum to 1; of a line that grows, it is the nearest pixel, or two mixed.
-    """
-    edges = torch.arange(target + 1, dtype=torch.float64) * (source / target)
-    pixels = torch.arange(source, dtype=torch.float64)
-    covered = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)
-    return (covered.clamp_min(0) * (target / source)).float()
 
 
 class PersonUnet(nn.Module):
@@ -66,7 +56,7 @@ class PersonUnet(nn.Module):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1, 1), persistent=False)
         self._resized = tuple(there != here for there, here in zip(image_hw, input_hw, strict=True))
         for name, there, here in zip(("rows", "columns"), image_hw, input_hw, strict=True):
-            self.register_buffer(name, area_weights(there, here) if there != here else torch.empty(0), persistent=False)
+            self.register_buffer(name, axis_weights(there, here).clone() if there != here else torch.empty(0), persistent=False)
         # Behind the last map that a U-net reads: never used, so never learnt.
         for part in (net.encoder.conv_head, net.encoder.bn2):
             part.requires_grad_(False)
@@ -143,20 +133,6 @@ class PersonUnet(nn.Module):
         self.net.encoder.requires_grad_(False)
         self.train(self.training)
 
-    def unfreeze(self, parts: Sequence[nn.Module]) -> list[nn.Parameter]:
-        """Let parts learn.
-
-        Args:
-            parts: of `encoder_blocks` and `stem`.
-
-        Returns:
-            Their parameters, for the optimiser.
-        """
-        for part in parts:
-            part.requires_grad_()
-        self.train(self.training)
-        return [item for part in parts for item in part.parameters()]
-
     def train(self, mode: bool = True) -> "PersonUnet":
         """As torch's, but that what stands still stays in eval mode."""
         super().train(mode)
@@ -182,12 +158,8 @@ def build_person_unet(
         ParamsError: an encoder that never learnt, and never will.
         CheckpointError: see `roiseg.unet.person_weights.load_start`.
     """
-    if weights and params.freeze_encoder and params.starts_fresh and not unfrozen_later:
-        raise ParamsError(
-            f"{where}.freeze_encoder is true, but the encoder starts from nothing (encoder_weights is 'none' and there is no "
-            f"checkpoint), and an encoder that never learns needs weights; set {where}.freeze_encoder to false, or "
-            f"{where}.encoder_weights to 'imagenet' or a file"
-        )
+    if weights:
+        check_start(params, where, unfrozen_later=unfrozen_later)
     with warnings.catch_warnings():
         # The names are those of the published weights; the version is pinned.
         warnings.filterwarnings("ignore", "`timm-` encoders are deprecated", DeprecationWarning)

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from roiseg.errors import ParamsError
 from roiseg.params import NOTHING_KEPT, Section
 
 STRIDE = 32
@@ -19,6 +20,9 @@ Encoder = Literal[
     "timm-efficientnet-b6",
     "timm-efficientnet-b7",
 ]
+
+IMAGENET_NORMALISATION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and deviation of red, green and blue."""
 
 IMAGENET, NO_WEIGHTS = "imagenet", "none"
 """Values of `encoder_weights` that are no paths: weights that the hub has, and fresh ones."""
@@ -43,6 +47,15 @@ class UnetModelParams(Section):
     mean: tuple[float, float, float]
     std: tuple[Deviation, Deviation, Deviation]
 
+    @model_validator(mode="after")
+    def _norms_have_something_to_count(self) -> "UnetModelParams":
+        if self.input_hw == (STRIDE, STRIDE):
+            raise ValueError(
+                f"input_hw is {list(self.input_hw)}, which leaves the deepest map a single cell, and a norm nothing to count in a "
+                f"batch of one image; expected at least {STRIDE} x {2 * STRIDE}"
+            )
+        return self
+
     @property
     def starts_whole(self) -> bool:
         """Whether the net goes on from weights of a whole net, which `encoder_weights` then doesn't touch."""
@@ -59,3 +72,41 @@ class UnetModelParams(Section):
     def starts_fresh(self) -> bool:
         """Whether nothing was ever learnt by the encoder."""
         return not self.starts_whole and self.encoder_weights == NO_WEIGHTS
+
+
+def check_start(params: UnetModelParams, where: str, *, unfrozen_later: bool) -> None:
+    """See that what never learns has learnt before.
+
+    Args:
+        params: of the net.
+        where: dotted path of the params, for messages.
+        unfrozen_later: whether training unfreezes what starts frozen.
+
+    Raises:
+        ParamsError: an encoder that never learnt, and never will.
+    """
+    if params.freeze_encoder and params.starts_fresh and not unfrozen_later:
+        raise ParamsError(
+            f"{where}.freeze_encoder is true, but the encoder starts from nothing (encoder_weights is 'none' and there is no "
+            f"checkpoint), and an encoder that never learns needs weights; set {where}.freeze_encoder to false, or "
+            f"{where}.encoder_weights to 'imagenet' or a file"
+        )
+
+
+def check_normalisation(params: UnetModelParams, where: str) -> None:
+    """See that ImageNet's weights get images as they know them.
+
+    Args:
+        params: of the net.
+        where: dotted path of the params, for messages.
+
+    Raises:
+        ParamsError: another mean or deviation.
+    """
+    if params.starts_whole or params.encoder_weights != IMAGENET or (params.mean, params.std) == IMAGENET_NORMALISATION:
+        return
+    mean, std = (list(values) for values in IMAGENET_NORMALISATION)
+    raise ParamsError(
+        f"{where}.encoder_weights is 'imagenet', and mean and std are {list(params.mean)} and {list(params.std)}; expected those "
+        f"that its weights learnt with, {mean} and {std}"
+    )

@@ -24,7 +24,7 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 """What parallel, compiled and wrapping modules put before the names of weights."""
 
 ENCODER = "encoder."
-CLASSIFIER = "classifier."
+CLASSIFIER, ALIGNMENT = "classifier.", "alignment."
 """Of ImageNet's classes, in files of an encoder alone."""
 
 UNREAD = ("conv_head.", "bn2.")
@@ -106,7 +106,7 @@ def read_weights(path: Path, key: str) -> Weights:
             raise CheckpointError(
                 f"{path} ({key}): holds {bare} twice, under other prefixes; expected the weights of one net: take the other out"
             )
-        if not bare.startswith(CLASSIFIER):
+        if not bare.startswith((CLASSIFIER, ALIGNMENT)):
             found[bare] = item
     if not found:
         fields = ", ".join(map(str, list(data)[:8])) if isinstance(data, Mapping) else ""

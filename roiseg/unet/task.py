@@ -10,11 +10,10 @@ from roiseg.cache.source import FeatureSource
 from roiseg.evaluate.overlays import Picture
 from roiseg.evaluate.pictures import FixedPicture
 from roiseg.train.task import Task
-from roiseg.types import HW, IMAGE
+from roiseg.types import HW, IMAGE, TEACHER
 from roiseg.unet.augment import Augment
 from roiseg.unet.data import PersonBatch, PersonDataset, training_batches, whole_batches
-from roiseg.unet.metrics import PersonMetrics
-from roiseg.unet.params import LEAD
+from roiseg.unet.metrics import LEAD, PersonMetrics
 from roiseg.unet.person_loss import PersonLoss
 from roiseg.unet.pictures import draw_people
 
@@ -129,4 +128,7 @@ class NetTask(Task):
         def probability(batch: PersonBatch) -> Tensor:
             return self._logits(module, self._floats(batch, device)).sigmoid()
 
-        return draw_people(probability, self.val, self._fixed, title)
+        def taught(batch: PersonBatch) -> Tensor:
+            return self._floats(batch, device)[TEACHER].sigmoid()
+
+        return draw_people(probability, self.val, self._fixed, title, taught if TEACHER in self.layers else None)

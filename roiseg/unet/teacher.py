@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from roiseg.cache.params import asked_fields
 from roiseg.cache.reader import FeatureStore
 from roiseg.errors import GraphError
 from roiseg.extractor.extract import ExtractPaths, extract
 from roiseg.extractor.inputs import ImageFile
+from roiseg.index import Index
 from roiseg.network_input import Pixels
 from roiseg.onnx_names import PERSON_LOGITS
 from roiseg.trained import FEATURES, INDEX
@@ -67,7 +69,9 @@ def write_teacher(split: str, backbone: Path, stored: StoredSections) -> dict[st
     if not backbone.is_file():
         raise GraphError(f"{backbone}: no such file, whose logits are to be stored; run `dvc repro unet`, or `dvc pull`")
     store = FeatureStore(FEATURES / f"{split}.zarr", checksums=stored.reader.checksums)
+    store.check(asked_fields(stored.extractor, stored.cache))
     store.check_layers([IMAGE])
+    store.check_rows(Index(INDEX / split, stored.extractor.input_hw, stored.extractor.resize).image_ids, "the index")
     extractor = stored.extractor.model_copy(update={"layers": {TEACHER: PERSON_LOGITS}, "detections": None})
     cache = stored.cache.model_copy(update={"dtype": "float16", "image": False, "tile_hw": None, "views": store.views})
     paths = ExtractPaths(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,9 +13,10 @@ from torch import Tensor
 from roiseg.batches import Loading
 from roiseg.cache.params import CacheParams, ReaderParams
 from roiseg.errors import ParamsError
+from roiseg.evaluate.overlays import write_png
 from roiseg.evaluate.pictures import load_fixed
 from roiseg.extractor.params import ExtractorParams
-from roiseg.files import sha256_file
+from roiseg.files import new_folder, sha256_file
 from roiseg.params import NOTHING_KEPT, load_section
 from roiseg.train.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
 from roiseg.train.log import Observer, write_live
@@ -98,7 +99,7 @@ def train_unet(params: UnetParams, stored: StoredSections, observers: Sequence[O
     train, val = (stored.open_people(split, [IMAGE], params.model) for split in ("train", "val"))
     hw = stored.extractor.input_hw
     build = partial(build_person_unet, params.model, hw, where=f"{WHERE}.model")
-    pos_weight = pos_weight_of(params.loss.pos_weight, *_counts(train, params))
+    pos_weight = 1.0 if params.train is None else measured_weight(params.loss.pos_weight, train)
     task = NetTask(
         build,
         PersonLoss(params.loss.bce, params.loss.dice, pos_weight),
@@ -107,7 +108,7 @@ def train_unet(params: UnetParams, stored: StoredSections, observers: Sequence[O
         params.augment,
         load_fixed(INDEX / "val" / "pictures", val),
     )
-    described = {WHERE: json.loads(params.model_dump_json()), "image_hw": list(hw)}
+    described = {WHERE: json.loads(params.model_dump_json(exclude={"export"})), "image_hw": list(hw)}
     if params.train is None:
         _publish_given(task, params, stored, described)
     else:
@@ -116,11 +117,20 @@ def train_unet(params: UnetParams, stored: StoredSections, observers: Sequence[O
     return load_unet(MODELS / BEST, params.model, hw)
 
 
-def _counts(train: PersonDataset, params: UnetParams) -> tuple[int, int]:
-    if not isinstance(params.loss.pos_weight, str) or params.train is None:
-        return 1, 1
+def measured_weight(choice: float | Literal["measured", "sqrt"], train: PersonDataset) -> float:
+    """Weight of a person's pixel; images are counted only where it depends on them.
+
+    Args:
+        choice: `loss.pos_weight` of a net's section.
+        train: training split.
+
+    Raises:
+        AnnotationError: see `pos_weight_of`.
+    """
+    if not isinstance(choice, str):
+        return pos_weight_of(choice, 1, 1)
     background, people = person_share(train)
-    return people, background
+    return pos_weight_of(choice, people, background)
 
 
 def net_run(
@@ -148,7 +158,8 @@ def net_run(
     whole = {**described, "train": json.loads(training.model_dump_json())}
     run = Run([Phase(None, None, task, whole)], training, reader)
     fingerprint = {"params": whole, "stores": stores_of(task), "index": hash_index(INDEX), **further}
-    outs = Outs(Path("models") / stage, Path("metrics/train") / stage, ())
+    models = Path("models") / stage
+    outs = Outs(models, Path("metrics/train") / stage, (models / BEST,))
     train_run(stage, run, fingerprint, outs, fabric, observers)
 
 
@@ -180,8 +191,14 @@ def _publish_given(task: NetTask, params: UnetParams, stored: StoredSections, de
         rate=0.0,
         rows=[],
     )
-    save_checkpoint(MODELS / BEST, checkpoint)
-    write_live([{"epoch": 0, **figures}], LIVE)
+    with new_folder(MODELS) as aside:
+        save_checkpoint(aside / BEST, checkpoint)
+    with new_folder(LIVE) as aside:
+        write_live([{"epoch": 0, **figures}], aside)
+        picture = task.draw(net, torch.device("cpu"), f"as given: {task.lead} {figures[task.lead]:.4f}")
+        (aside / "pictures").mkdir()
+        if picture is not None:
+            write_png(aside / "pictures" / "validation_all_images_epoch_0000.png", picture)
 
 
 def load_unet(path: Path, model: UnetModelParams, image_hw: HW) -> PersonUnet:

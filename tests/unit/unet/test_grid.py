@@ -1,11 +1,11 @@
-"""Tests of roiseg.distill.grid: areas and lines by hand, by a slow copy, and by torch where it has the same."""
+"""Tests of roiseg.unet.grid: areas and lines by hand, by a slow copy, and by torch where it has the same."""
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from roiseg.distill.grid import axis_weights, to_grid
+from roiseg.unet.grid import axis_weights, to_grid
 
 
 def drawn(*size: int, seed: int = 0) -> Tensor:

@@ -13,7 +13,18 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from net_factory import NETWORK_HW, distill_section, link_project, narrow_encoders, people_of, shared_teacher, task_of, teacher_net
+from net_factory import (
+    NETWORK_HW,
+    area_mean,
+    distill_section,
+    link_project,
+    min_hw,
+    narrow_encoders,
+    people_of,
+    shared_teacher,
+    task_of,
+    teacher_net,
+)
 from numpy.typing import NDArray
 from store_factory import TENSORS, Project, detector
 from torch import Tensor
@@ -112,18 +123,6 @@ def losses_of(
     losses = task.losses(module, dict(features), batch, CPU)
     losses["total"].backward()  # type: ignore[no-untyped-call]
     return losses, [item.grad for item in module.parameters() if item.grad is not None]
-
-
-def min_hw(one: Tensor, other: Tensor) -> tuple[int, int]:
-    return min(one.shape[2], other.shape[2]), min(one.shape[3], other.shape[3])
-
-
-def area_mean(x: Tensor, hw: tuple[int, int]) -> Tensor:
-    """(N, C, H, W) -> (N, C, *hw): each cell cut into so many that whole ones make a new one."""
-    for axis, size in zip((2, 3), hw, strict=True):
-        cut = x.repeat_interleave(size, dim=axis)
-        x = cut.reshape(*cut.shape[:axis], size, -1, *cut.shape[axis + 1 :]).mean(axis + 1)
-    return x
 
 
 def logit_error(live: Tensor) -> Tensor:

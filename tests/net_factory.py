@@ -13,7 +13,7 @@ import torch
 from person_unet_factory import bare_net
 from store_factory import Project, cache_params, extractor_params, shared_views
 from sudden_end import Fate, Place, SuddenEnd
-from torch import nn
+from torch import Tensor, nn
 
 from roiseg.cache.params import ReaderParams
 from roiseg.distill.distill import build_student
@@ -23,7 +23,7 @@ from roiseg.export.net_onnx import as_backbone, export_net
 from roiseg.files import write_bytes
 from roiseg.onnx_names import BACKBONE_FILE
 from roiseg.params import NOTHING_KEPT, overlay
-from roiseg.types import IMAGE, TEACHER, StoredType
+from roiseg.types import HW, IMAGE, TEACHER, StoredType
 from roiseg.unet.data import PersonDataset
 from roiseg.unet.params import UnetParams
 from roiseg.unet.person_unet import PersonUnet, build_person_unet
@@ -211,3 +211,16 @@ def run_until_done(stage: Callable[[], object], watched: type[nn.Module], places
             except SuddenEnd:
                 continue
             return fate
+
+
+def min_hw(one: Tensor, other: Tensor) -> HW:
+    """The coarser of two grids."""
+    return min(one.shape[2], other.shape[2]), min(one.shape[3], other.shape[3])
+
+
+def area_mean(x: Tensor, hw: HW) -> Tensor:
+    """(N, C, H, W) -> (N, C, *hw): each cell cut into so many that whole ones make a new one."""
+    for axis, size in zip((2, 3), hw, strict=True):
+        cut = x.repeat_interleave(size, dim=axis)
+        x = cut.reshape(*cut.shape[:axis], size, -1, *cut.shape[axis + 1 :]).mean(axis + 1)
+    return x

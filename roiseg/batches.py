@@ -140,6 +140,12 @@ def _fill(dataset: Stored, samples: Sequence[S], buffers: Features, join: Join[S
     return join(samples, features, counted)
 
 
+def spread(rows: Sequence[int], count: int) -> list[int]:
+    """At most so many of some rows, evenly."""
+    places = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64))
+    return [rows[place] for place in places.tolist()]
+
+
 @dataclass(frozen=True)
 class Loading:
     """How batches are loaded; never what is in them.

@@ -90,23 +90,15 @@ class HeadSections:
         )
 
     def open_split(self, split: str, index: Path = INDEX, features: Path = FEATURES) -> RoiDataset:
-        """Index and store of a split, checked against each other and against the params.
+        """Index and store of a split, checked against each other and the params; with the teacher's map where the head reads it.
 
         Raises:
             StoreError, StoreMismatchError, StoreDamagedError: see `FeatureStore`.
         """
-        table, store = self.open_tables(split, index, features)
-        return RoiDataset(table, store, self.dataset, self.model.layers, self.model.mask_hw)
-
-    def open_tables(self, split: str, index: Path = INDEX, features: Path = FEATURES) -> tuple[Index, FeatureSource]:
-        """The same, before ROIs are made of them; with a teacher's map beside the features where the head reads one.
-
-        Raises:
-            StoreError, StoreMismatchError, StoreDamagedError: see `FeatureStore`.
-        """
-        return open_tables(
+        table, store = open_tables(
             self.extractor, self.cache, self.reader, split, index=index, features=features, teacher=TEACHER in self.model.layers
         )
+        return RoiDataset(table, store, self.dataset, self.model.layers, self.model.mask_hw)
 
 
 def load_head(path: Path, name: str, sections: HeadSections, dataset: RoiDataset) -> tuple[nn.Module, Checkpoint]:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from roiseg.batches import spread
 from roiseg.errors import GraphError
 from roiseg.export.metadata import Learnt
 from roiseg.export.net_onnx import NET_FILE, as_backbone, export_net, net_metadata
@@ -52,12 +53,6 @@ class NetPaths:
     figures: Path
     times: Path
     teacher: Path | None = None
-
-
-def spread(rows: Sequence[int], count: int) -> list[int]:
-    """At most so many of some rows, evenly."""
-    places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
-    return [int(rows[place]) for place in dict.fromkeys(places.tolist())]
 
 
 def images_of(dataset: PersonDataset, rows: Sequence[int]) -> Iterator[Pixels]:

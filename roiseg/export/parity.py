@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from roiseg.batches import Loading, dequantise, whole_batches
+from roiseg.batches import Loading, dequantise, spread, whole_batches
 from roiseg.cache.params import ReaderParams
 from roiseg.dataset import RoiDataset
 from roiseg.errors import ParityError
@@ -67,8 +67,7 @@ class RealRois:
             images: how many; fewer where there are fewer.
             reader: section `reader`.
         """
-        places = np.unique(np.linspace(0, len(val.rows) - 1, min(images, len(val.rows))).round().astype(np.int64))
-        return cls(val, val.rows[places].tolist(), Loading(IMAGES_PER_BATCH, reader.load_threads, reader.ahead))
+        return cls(val, spread(val.rows.tolist(), images), Loading(IMAGES_PER_BATCH, reader.load_threads, reader.ahead))
 
     def inputs(self) -> Iterator[tuple[dict[str, Tensor], Tensor, NDArray[Any]]]:
         """Features by layer, (R, 5) boxes and (R, h, w) labels, a batch at a time; features hold until the next is asked for.

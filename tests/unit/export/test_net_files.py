@@ -14,9 +14,10 @@ import torch
 from net_factory import EXPORT, NETWORK_HW, TRAIN, link_project, narrow_encoders, stored_sections, unet_section
 from store_factory import Project, shared_views
 
+from roiseg.batches import spread
 from roiseg.errors import CheckpointError, GraphError, ParityError
 from roiseg.export import net_files
-from roiseg.export.net_files import NetPaths, export_net_files, spread
+from roiseg.export.net_files import NetPaths, export_net_files
 from roiseg.export.net_onnx import LOGIT_LIMIT, NET_FILE
 from roiseg.export.onnx import ExportedHead
 from roiseg.export.onnx_net import OnnxNet

@@ -118,25 +118,26 @@ def roi_boxes(boxes: Floats, padding: float) -> Floats:
     return clip_boxes(pad_boxes(boxes, padding))
 
 
-def jitter_boxes(boxes: Floats, centre: float, scale: float, rng: np.random.Generator) -> Floats:
+def jitter_boxes(boxes: Floats, centre: float, scale: float, rng: np.random.Generator, *, shared: bool = False) -> Floats:
     """Boxes as a careless annotator would have drawn them.
 
     The centre moves by U(-centre, centre) of the box's own width and height, then width and height are multiplied by
-    independent U(1 - scale, 1 + scale) ("Find and Snap", section 3.4.2), and the box is clipped to the unit frame.
+    independent U(1 - scale, 1 + scale) ("Find and Snap", section 3.4.2), and the box is clipped to [0, 1].
 
     Args:
-        boxes: (N, 4) xyxy, unit frame.
+        boxes: (N, 4) xyxy, unit or share frame.
         centre: largest shift, as a share of the width or height (>= 0).
         scale: largest change of size, as a share (0 <= scale < 1).
         rng: source of the draws.
+        shared: whether width and height are multiplied by the same number.
 
     Returns:
-        (N, 4) xyxy, unit frame; a box that would leave the frame altogether is returned as it came.
+        (N, 4) xyxy of the same frame; a box that would leave the frame altogether is returned as it came.
     """
     boxes_cxcywh = xyxy_to_cxcywh(boxes)
     size = boxes_cxcywh[:, 2:]
     moved = boxes_cxcywh[:, :2] + rng.uniform(-centre, centre, size.shape) * size
-    scaled = size * rng.uniform(1 - scale, 1 + scale, size.shape)
+    scaled = size * rng.uniform(1 - scale, 1 + scale, (len(size), 1) if shared else size.shape)
     jittered = clip_boxes(cxcywh_to_xyxy(np.concatenate([moved, scaled], axis=1)))
     alive = np.all(jittered[:, 2:] > jittered[:, :2], axis=1)
     return np.where(alive[:, None], jittered, boxes)

@@ -34,6 +34,7 @@ def test_training_on_a_layer_that_is_not_there(finished: Project) -> None:
     assert "the detector has no layer_4; choose --layers out of layer_3, layer_5, layer_19, layer_22, layer_34" in said
 
 
+@pytest.mark.slow
 def test_loop(finished: Project, tmp_path: Path) -> None:
     """Both sides made the same steps, and all of the loop's time is told."""
     found = bench(finished, tmp_path / "out.json", "loop", "--rounds", "2")
@@ -47,6 +48,7 @@ def test_loop(finished: Project, tmp_path: Path) -> None:
     assert found["share_in_steps"] == pytest.approx(shares["forward"] + shares["backward"] + shares["optimiser"])
 
 
+@pytest.mark.slow
 def test_precision(finished: Project, tmp_path: Path) -> None:
     """Both sides were trained on the same, so they score alike."""
     found = bench(finished, tmp_path / "out.json", "precision", "--epochs", "2")
@@ -92,6 +94,7 @@ def test_reader(finished: Project, tmp_path: Path) -> None:
     assert {"memmap copy", "roiseg", "roiseg, no checksums", "zarr-python"} <= set(default["images_per_second_over_memmap"])
 
 
+@pytest.mark.slow
 def test_tiles(finished: Project, tmp_path: Path) -> None:
     found = bench(finished, tmp_path / "out.json", "tiles", "--split", "val", "--images", "3")
     assert set(found["layers"]["layer_3"]) == {"whole", "10x10", "20x20", "40x40"}

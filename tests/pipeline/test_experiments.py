@@ -66,6 +66,20 @@ def test_wrong_key_is_answered_with_the_nearest(finished: Project) -> None:
     assert (finished.root / "models/heads/default/best_model.pth").is_file()
 
 
+def test_a_queue_of_experiments(finished: Project) -> None:
+    """Of the quickest stage; a sweep over heads is the slow test's."""
+    try:
+        queued = finished.dvc("exp", "run", "--queue", "-S", "evaluate.images_per_batch=2,3")
+        assert queued.count("Queued experiment") == 2
+        printed = finished.dvc("exp", "run", "--run-all")
+        assert finished.stages_run(printed) == ["evaluate@default"] * 2
+        assert finished.dvc("queue", "status").count("Success") == 2
+    finally:
+        finished.run("git", "checkout", "-q", "--", ".")
+        finished.dvc("checkout")
+
+
+@pytest.mark.slow
 def test_a_sweep_over_presets_and_then_both_in_one_run(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Narrow heads, for time. What was run in the queue is taken over by the run of both."""
     copy = copy_of(finished, tmp_path_factory.mktemp("sweep") / "project")

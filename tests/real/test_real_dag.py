@@ -12,8 +12,8 @@ REAL = ROOT.parent / "shared" / "real"
 
 pytestmark = [pytest.mark.real, pytest.mark.pipeline, pytest.mark.skipif(not REAL.is_dir(), reason="../shared/real isn't there")]
 
-EPOCHS = 5
-"""Enough to see that it learns; the preset's 30 take minutes."""
+EPOCHS = 4
+"""Enough to see that it learns; the preset's own take minutes."""
 
 
 @pytest.fixture(scope="module")

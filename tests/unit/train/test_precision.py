@@ -69,6 +69,7 @@ def test_a_loss_that_isnt_finite_is_a_fault_with_a_scaler_too(project: Project, 
         Trainer(run_of(project, "roi_crop", Poisoned(1, float("nan")), precision="16-mixed"), tmp_path / "nan").fit()
 
 
+@pytest.mark.slow
 def test_a_compiled_head_learns_the_same(project: Project, tmp_path: Path) -> None:
     for name, compiled in (("plain", False), ("compiled", True)):
         Trainer(run_of(project, "roi_crop", compile=compiled, epochs=2), tmp_path / name).fit()

@@ -42,9 +42,8 @@ GRIDS = {56: [16, 20], 42: [12, 15]}
 HEADS = [name for name in preset_names() if set(read_yaml(preset_path(name))) <= HEAD_SECTIONS]
 CHEAP = {
     "baseline",
-    "full",
     "rgb_enhanced_lightweight",
-    "hierarchical_segmentation",
+    "full",
     "positional",
 }
 """What the default run trains: most losses and parts that a preset may have; the other families are in the contract suite."""

@@ -19,7 +19,8 @@ def main() -> None:
     dataset = open_boxes(params, stored, "val")
     module = load_snapper(MODELS / BEST, params.model, dataset.store.specs, stored.extractor.input_hw)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    evaluate_snapper(module, dataset, params, stored.reader, SnapEvaluatePaths(), device=device)
+    paths = SnapEvaluatePaths()
+    evaluate_snapper(module, dataset, params.decision, params.confidence, stored.reader, paths, device=device)
 
 
 if __name__ == "__main__":

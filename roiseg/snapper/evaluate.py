@@ -25,7 +25,7 @@ from roiseg.snapper.data import SnapDataset
 from roiseg.snapper.gains import gains
 from roiseg.snapper.infer import snap_results
 from roiseg.snapper.metrics import box_figures, exact_mean, snap_figures, within
-from roiseg.snapper.params import SnapperParams
+from roiseg.snapper.params import ConfidenceParams, DecisionParams
 from roiseg.snapper.reliability import Judged, Row, confidence_figures, error_by_confidence_rows, reliability_rows
 from roiseg.snapper.results import SnapResults
 from roiseg.snapper.sheets import Shown, choose, draw_images, draw_sheet
@@ -75,7 +75,8 @@ class SnapEvaluatePaths:
 def evaluate_snapper(
     module: nn.Module,
     dataset: SnapDataset,
-    params: SnapperParams,
+    decision: DecisionParams,
+    confidence: ConfidenceParams,
     reader: ReaderParams,
     paths: SnapEvaluatePaths,
     *,
@@ -86,7 +87,8 @@ def evaluate_snapper(
     Args:
         module: with trained weights, in eval mode.
         dataset: the split.
-        params: section `snapper`.
+        decision: sub-section `snapper.decision`.
+        confidence: sub-section `snapper.confidence`.
         reader: section `reader`.
         paths: inputs and outs.
         device: where the model runs.
@@ -102,28 +104,27 @@ def evaluate_snapper(
     loading = Loading(IMAGES_PER_BATCH, reader.load_threads, reader.ahead)
     parts = []
     with progress("snapper_evaluate", len(dataset.rows)) as tick:
-        for part in snap_results(module, dataset, params.decision, device, loading):
+        for part in snap_results(module, dataset, decision, device, loading):
             parts.append(part)
             tick(len(np.unique(part.rows)))
     results = SnapResults.together(parts)
-    return report(results, dataset, params, paths)
+    return report(results, dataset, confidence, paths)
 
 
-def report(results: SnapResults, split: Indexed, params: SnapperParams, paths: SnapEvaluatePaths) -> dict[str, Any]:
+def report(results: SnapResults, split: Indexed, confidence: ConfidenceParams, paths: SnapEvaluatePaths) -> dict[str, Any]:
     """Write everything that follows from results.
 
     Args:
         results: of a whole split.
         split: knows its index.
-        params: section `snapper`.
+        confidence: sub-section `snapper.confidence`.
         paths: inputs and outs.
 
     Returns:
         The figures that were written.
     """
-    confidence = params.confidence
     judged = Judged.of(results, confidence.tolerance)
-    figures = all_figures(results, judged, params)
+    figures = all_figures(results, judged, confidence)
     save_calibration(paths.calibration, fit_results(results, confidence.tolerance), confidence.tolerance)
     write_parquet(paths.table, box_table(results, judged, split.index))
     write_curves(paths.curves, all_curves(results, judged))
@@ -135,7 +136,7 @@ def report(results: SnapResults, split: Indexed, params: SnapperParams, paths: S
     return figures
 
 
-def all_figures(results: SnapResults, judged: Judged, params: SnapperParams) -> dict[str, Any]:
+def all_figures(results: SnapResults, judged: Judged, confidence: ConfidenceParams) -> dict[str, Any]:
     """Everything that is told of results: the model's figures flat, the rest below a name each.
 
     * `boxes`, `images`: what it was measured on.
@@ -148,7 +149,7 @@ def all_figures(results: SnapResults, judged: Judged, params: SnapperParams) -> 
         "images": len(np.unique(results.rows)),
         **snap_figures(results),
         "over_rough": gains(results),
-        "confidence": confidence_figures(results, judged, params.confidence),
+        "confidence": confidence_figures(results, judged, confidence),
         **{name: box_figures(results, boxes) for name, boxes in baseline_boxes(results).items()},
     }
 

@@ -49,8 +49,8 @@ def build_objects(data: Json, images: pd.DataFrame) -> tuple[pd.DataFrame, dict[
             continue
         counts["objects_kept"] += 1
         found.append((place[0], item["image_id"], item["id"], item["category_id"], *box.tolist()))
-    table = pd.DataFrame(found, columns=list(COLUMNS)).astype({name: np.int64 for name in COLUMNS[:4]})
-    table = table.astype({name: np.float64 for name in COLUMNS[4:]})
+    table = pd.DataFrame(found, columns=list(COLUMNS)).astype(dict.fromkeys(COLUMNS[:4], np.int64))
+    table = table.astype(dict.fromkeys(COLUMNS[4:], np.float64))
     return table.sort_values(["row", "annotation_id"], ignore_index=True), dict(counts)
 
 
@@ -103,8 +103,8 @@ class Objects:
         large = (boxes[:, 2:] - boxes[:, :2]).min(axis=1).round(6) >= min_box_px if len(boxes) else np.zeros(0, dtype=bool)
         if not large.any():
             raise AnnotationError(
-                f"{path}: none of its {len(table)} boxes is at least {min_box_px:g} pixels wide and high (snapper.data.min_box_px), "
-                "expected some to learn from; lower it"
+                f"{path}: none of its {len(table)} boxes is at least {min_box_px:g} pixels wide and high "
+                "(snapper.data.min_box_px), expected some to learn from; lower it"
             )
         self.path = path
         self._boxes, self._ids = boxes[large], table["annotation_id"].to_numpy(dtype=np.int64)[large]
@@ -114,6 +114,11 @@ class Objects:
 
     def __len__(self) -> int:
         return len(self._boxes)
+
+    @property
+    def most(self) -> int:
+        """Boxes of the image that has most of them."""
+        return int(np.diff(self._starts).max())
 
     def of(self, row: int) -> ImageObjects:
         """The boxes of the image of a row; none where it has none."""

@@ -9,7 +9,6 @@ from roiseg.snapper.evaluate import SnapEvaluatePaths, evaluate_snapper
 from roiseg.snapper.params import SnapperParams
 from roiseg.snapper.train import MODELS, open_boxes
 from roiseg.stored import StoredSections
-from roiseg.train.checkpoint import BEST
 
 
 def main() -> None:
@@ -17,7 +16,7 @@ def main() -> None:
     values = read_yaml(PARAMS_FILE)
     params, stored = load_section(SnapperParams, "snapper", values), StoredSections.load(values)
     dataset = open_boxes(params, stored, "val")
-    module = load_snapper(MODELS / BEST, params.model, dataset.store.specs, stored.extractor.input_hw)
+    module = load_snapper(MODELS / params.export.checkpoint, params.model, dataset.store.specs, stored.extractor.input_hw)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     paths = SnapEvaluatePaths()
     evaluate_snapper(module, dataset, params.decision, params.confidence, stored.reader, paths, device=device)

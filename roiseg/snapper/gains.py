@@ -25,7 +25,7 @@ def gains(results: SnapResults) -> dict[str, float]:
         return {}
     sums = _image_sums(results)
     whole, resampled = _gains_of(sums.sum(axis=0)[None]), _gains_of(np.concatenate([counts @ sums for counts in draws(len(sums))]))
-    found = {}
+    found: dict[str, float] = {}
     for name, values in whole.items():
         ends = percentiles(resampled[name])
         if ends is not None and not np.isnan(values[0]):

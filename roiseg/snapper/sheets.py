@@ -146,7 +146,7 @@ def view_around(boxes: Floats, image_hw: HW, pixels_hw: HW) -> Floats:
     size, cells = np.array(image_hw[::-1], dtype=np.float64), np.array(pixels_hw[::-1])
     first = np.clip(np.floor((low - margin) / size * cells), 0, cells - 1)
     last = np.clip(np.ceil((high + margin) / size * cells), first + 1, cells)
-    return np.concatenate([first, last]) / np.tile(cells, 2) * np.tile(size, 2)
+    return np.asarray(np.concatenate([first, last]) / np.tile(cells, 2) * np.tile(size, 2))
 
 
 def _resized(pixels: Picture, hw: HW) -> Picture:

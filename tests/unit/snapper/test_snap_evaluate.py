@@ -2,7 +2,7 @@
 
 import csv
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,9 @@ def split(project: Project, tmp_path: Path) -> SnapDataset:
 
 
 def paths_in(folder: Path, index: Path | None) -> SnapEvaluatePaths:
-    return SnapEvaluatePaths(index, *(folder / field.default for field in fields(SnapEvaluatePaths)[1:]))
+    usual = SnapEvaluatePaths()
+    outs = (usual.figures, usual.plots, usual.curves, usual.table, usual.calibration)
+    return SnapEvaluatePaths(index, *(folder / out for out in outs))
 
 
 def run(module: nn.Module, split: SnapDataset, paths: SnapEvaluatePaths) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from snap_factory import chosen, snap_results
+from snapped_factory import chosen, snap_results
 from torch.nn import functional as F
 
 from roiseg.errors import CheckpointError

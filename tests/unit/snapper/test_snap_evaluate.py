@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from snap_factory import snap_results
+from snapped_factory import snap_results
 from store_factory import Project, shared_views
 from torch import Tensor, nn
 

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from snap_factory import chosen, snap_results
+from snapped_factory import chosen, snap_results
 
 from roiseg.snapper.baselines import baseline_figures
 from roiseg.snapper.gains import gains

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from snap_factory import chosen, snap_results
+from snapped_factory import chosen, snap_results
 
 from roiseg.errors import PredictionError
 from roiseg.geometry import Floats

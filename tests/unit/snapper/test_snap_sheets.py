@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from snap_factory import chosen, snap_results
+from snapped_factory import chosen, snap_results
 
 from roiseg.classes import Bools
 from roiseg.evaluate.overlays import Picture

@@ -7,7 +7,7 @@ from roiseg.params import PARAMS_FILE, load_section, read_yaml
 from roiseg.snapper.build import load_snapper
 from roiseg.snapper.evaluate import SnapEvaluatePaths, evaluate_snapper
 from roiseg.snapper.params import SnapperParams
-from roiseg.snapper.train import MODELS, open_boxes
+from roiseg.snapper.split import MODELS, open_boxes
 from roiseg.stored import StoredSections
 
 

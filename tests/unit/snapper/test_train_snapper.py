@@ -19,8 +19,9 @@ from roiseg.snapper.cached_model import CachedSnapper
 from roiseg.snapper.infer import snap_results
 from roiseg.snapper.metrics import snap_figures
 from roiseg.snapper.results import SnapResults
+from roiseg.snapper.split import MODELS
 from roiseg.snapper.task import FIGURES, ROUGH
-from roiseg.snapper.train import LIVE, MODELS, snap_training, train_snapper
+from roiseg.snapper.train import LIVE, snap_training, train_snapper
 from roiseg.train.checkpoint import BEST, load_checkpoint
 from roiseg.train.own import OF_HEADS
 

@@ -31,6 +31,7 @@ LAYERS = [
     {"export"},
     {"schema", "console"},
     {"doctor", "verify", "compare"},
+    {"cli_serve"},
     {"cli"},
 ]
 """Rooms from the ground up: a room imports its own and those below."""

@@ -49,8 +49,8 @@ def build_objects(data: Json, images: pd.DataFrame) -> tuple[pd.DataFrame, dict[
             continue
         counts["objects_kept"] += 1
         found.append((place[0], item["image_id"], item["id"], item["category_id"], *box.tolist()))
-    table = pd.DataFrame(found, columns=list(COLUMNS)).astype({name: np.int64 for name in COLUMNS[:4]})
-    table = table.astype({name: np.float64 for name in COLUMNS[4:]})
+    table = pd.DataFrame(found, columns=list(COLUMNS)).astype(dict.fromkeys(COLUMNS[:4], np.int64))
+    table = table.astype(dict.fromkeys(COLUMNS[4:], np.float64))
     return table.sort_values(["row", "annotation_id"], ignore_index=True), dict(counts)
 
 

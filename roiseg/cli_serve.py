@@ -16,7 +16,9 @@ MIB = 1 << 20
 
 def serve(  # noqa: PLR0913 - an option each
     model: Annotated[Path, typer.Option(help="Folder that `snapper_export` wrote.")] = Path("models/onnx/snapper"),
-    host: Annotated[str, typer.Option(help="Address to listen on. There is no log-in: leave it, or put a proxy before it.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. There is no log-in: leave it, or put a proxy before it.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any that is free.")] = 8000,
     images: Annotated[Path | None, typer.Option(help="Folder whose images requests may name; nothing else is opened.")] = None,
     provider: Annotated[Provider, typer.Option(help="Where the models run.")] = "auto",
@@ -33,6 +35,8 @@ def serve(  # noqa: PLR0913 - an option each
     """Snap boxes by HTTP: find-and-snap calls under /v1/snap, and an ML backend that Label Studio can be connected to."""
     with speaking():
         check_installed()
+        import numpy as np
+
         from roiseg.snap import Snapper
         from roiseg.snap.limits import Limits
         from roiseg.snap.pictures import ImageFolder
@@ -50,7 +54,10 @@ def serve(  # noqa: PLR0913 - an option each
             connections=max_connections,
         )
         folder = None if images is None else ImageFolder(images)
-        app = create_app(Snapper(model, provider), folder, limits)
+        snapper = Snapper(model, provider)
+        # The backbone is opened with the first image: a fault of it should end this command, and not every request.
+        snapper.encode([np.zeros((32, 32, 3), dtype=np.uint8)])
+        app = create_app(snapper, folder, limits)
         OUTPUT.print(f"{model} on http://{host}:{port}; end it with Ctrl-C", markup=False, highlight=False)
         make_server(app, host, port, limits).run()
 

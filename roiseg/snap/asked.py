@@ -33,7 +33,9 @@ class SnapBody(BaseModel):
     boxes: list[Box] = Field(description="Rough boxes: left, top, width, height in pixels of the image.", min_length=1)
     image: str | None = Field(default=None, description="The encoded image in base64; or `path`.")
     path: str | None = Field(default=None, description="An image of the served folder, relative to it; or `image`.")
-    buffer: Buffer | None = Field(default=None, description="Of the boxes' size, how much is looked at; that of the model without it.")
+    buffer: Buffer | None = Field(
+        default=None, description="Of the boxes' size, how much is looked at; that of the model without it."
+    )
 
 
 BODY = TypeAdapter(SnapBody)

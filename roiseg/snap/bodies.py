@@ -120,7 +120,9 @@ def _kind(request: Request, allowed: tuple[str, ...]) -> str:
         raise RequestError(f"Content-Type is {kind[:80]!r}, expected {' or '.join(allowed)}", status=415, code="content_type")
     coding = request.headers.get("content-encoding", "identity")
     if coding.lower() != "identity":
-        raise RequestError(f"Content-Encoding is {coding[:80]!r}, expected none: send the body as it is", status=415, code="content_type")
+        raise RequestError(
+            f"Content-Encoding is {coding[:80]!r}, expected none: send the body as it is", status=415, code="content_type"
+        )
     return kind
 
 
@@ -156,7 +158,7 @@ async def read_json_or_form(request: Request, limits: Limits, ticket: Ticket) ->
                     fields[name] = value
                 else:
                     raise RequestError(
-                        f"form field {name[:80]!r}: unexpected, twice, or a file where a text should be or the other way round; expected "
+                        f"form field {name[:80]!r}: unexpected, twice, or a text for a file, or a file for a text; expected "
                         f"the file 'image' or the field 'path', and {', '.join(FIELDS[:2])}",
                         code="form",
                     )
@@ -170,5 +172,7 @@ async def _read_whole(request: Request, counted: _Counted) -> bytes:
         async for part in stream:
             body += part
     if body.count(b",") > JSON_VALUES:
-        raise RequestError(f"the JSON has more than {JSON_VALUES} values, expected no more; send it in parts", status=413, code="too_large")
+        raise RequestError(
+            f"the JSON has more than {JSON_VALUES} values, expected no more; send it in parts", status=413, code="too_large"
+        )
     return bytes(body)

@@ -165,6 +165,8 @@ class Jobs:
 
     def _ended(self, job: Job, on_end: Callable[[], None], future: "Future[Result]") -> None:
         """The worker is through with a job, or was ended before it came to it."""
+        result: Result | None
+        error: RequestError | None
         if future.cancelled():
             result, error = None, RequestError("the service was shut down", status=503, code="shutting_down", retry_s=RETRY_S)
         else:

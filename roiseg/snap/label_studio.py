@@ -17,7 +17,8 @@ from roiseg.geometry import Floats, xywh_to_xyxy, xyxy_to_xywh
 from roiseg.snap.asked import Finite, decode_base64, folder_picture, parse
 from roiseg.snap.limits import Limits
 from roiseg.snap.pictures import ImageFolder, Picture, SentPicture, image_hw, read_pixels
-from roiseg.snap.snapping import Snapped, Snaps, edge_confidences, named
+from roiseg.snap.snapper import SnappedBox, edge_names
+from roiseg.snap.snapping import Snaps, edge_confidences
 from roiseg.types import HW
 
 LOCAL_FILES = "/data/local-files/"
@@ -119,13 +120,11 @@ def read_pages(body: bytes, folder: ImageFolder | None, limits: Limits) -> list[
         try:
             pages.append(_page(task, context, folder, limits))
         except RequestError as error:
-            raise RequestError(
-                f"tasks.{number}: {error}", status=error.status, code=error.code, retry_s=error.retry_s
-            ) from error
+            raise RequestError(f"tasks.{number}: {error}", status=error.status, code=error.code, retry_s=error.retry_s) from error
     boxes = sum(len(page.places) for page in pages)
     if boxes > limits.boxes or len(pages) > limits.boxes:
         raise RequestError(
-            f"tasks: {len(pages)} with {boxes} rectangles, expected at most {limits.boxes} of either; lower the batch size of tasks",
+            f"tasks: {len(pages)} with {boxes} rectangles, expected at most {limits.boxes} of either; lower the batch size",
             status=413,
             code="too_many_boxes",
         )
@@ -152,19 +151,19 @@ def _prediction(page: Page, snapper: Snaps, limits: Limits, version: str) -> dic
     result = [dict(region) for region in page.regions]
     found: dict[str, Any] = {"model_version": version, "result": result}
     if page.places:
-        snapper.set_image(read_pixels(page.picture, limits))
-        snapped = snapper.snap(page.boxes_image)
+        (encoded,) = snapper.encode([read_pixels(page.picture, limits)])
+        snapped = snapper.snap_encoded(encoded, page.boxes_image, "rectangles")
         for place, box in zip(page.places, snapped, strict=True):
             result[place] = _moved(page.regions[place], box, page.image_hw)
         found["score"] = min(result[place]["score"] for place in page.places)
     return found
 
 
-def _moved(region: Region, box: Snapped, hw: HW) -> dict[str, Any]:
+def _moved(region: Region, box: SnappedBox, hw: HW) -> dict[str, Any]:
     """A rectangle at its snapped place; how sure each edge is, is shown beside it as its `meta.text`."""
     shares = np.asarray(box.box_image, dtype=np.float64) / np.array([hw[1], hw[0]] * 2) * PERCENT
     left, top, width, height = xyxy_to_xywh(shares[None])[0].tolist()
-    confidences, review = edge_confidences(box), named(box.review)
+    confidences, review = edge_confidences(box), edge_names(box.review)
     text = ", ".join(f"{edge} {value:.2f}{' (review)' if edge in review else ''}" for edge, value in confidences.items())
     return {
         **region,
@@ -173,14 +172,15 @@ def _moved(region: Region, box: Snapped, hw: HW) -> dict[str, Any]:
         "image_rotation": 0,
         "value": {**region["value"], "x": left, "y": top, "width": width, "height": height, "rotation": 0},
         "score": min(confidences.values()),
-        "meta": {"text": [text], "confidences": confidences, "kept": named(box.kept), "review": review},
+        "meta": {"text": [text], "confidences": confidences, "kept": edge_names(box.kept), "review": review},
     }
 
 
 def _page(task: _Task, context: _Marks | None, folder: ImageFolder | None, limits: Limits) -> Page:
     picture = _picture(task.data, folder)
     hw = image_hw(picture, limits)
-    regions, boxes, places = [], [], []
+    regions: list[Region] = []
+    boxes, places = [], []
     for region in _drawn(task, context):
         box = _box(region, hw, len(regions))
         if box is not None:
@@ -211,8 +211,8 @@ def _picture(data: Mapping[str, Any], folder: ImageFolder | None) -> Picture:
         raise RequestError("data.image is no URL that can be read", code="invalid") from error
     if url.scheme or url.netloc or url.path != LOCAL_FILES or len(paths) != 1:
         raise RequestError(
-            f"data.image is {value[:120]!r}, expected '{LOCAL_FILES}?d=PATH' or a base64 data URI: images aren't fetched from other "
-            "places; use Label Studio's local storage, and start the service with --images of its document root",
+            f"data.image is {value[:120]!r}, expected '{LOCAL_FILES}?d=PATH' or a base64 data URI: images aren't fetched from elsewhere; use "
+            "Label Studio's local storage, and start the service with --images of its document root",
             code="path",
         )
     return folder_picture(folder, paths[0])

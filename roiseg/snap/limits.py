@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from roiseg.errors import ParamsError, RequestError
 
 RETRY_S = 1
-"""Seconds after which a request may come again that found the service full: a box takes milliseconds, so a queue is soon shorter."""
+"""Seconds after which a request may come again that found the service full: a box takes milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,15 @@ class Limits:
         for item in fields(self):
             value = getattr(self, item.name)
             if not value > 0:
-                raise ParamsError(f"limit {item.name} is {value:g}, expected more than 0")
+                raise ParamsError(f"limit {item.name} is {value:g}, expected more than 0; raise it")
+        if self.results < self.queue:
+            raise ParamsError(
+                f"limit results is {self.results}, expected at least that of the queue ({self.queue}): results would be forgotten "
+                "before anybody could ask; raise the one or lower the other"
+            )
         if self.held_bytes < self.body_bytes:
             raise ParamsError(
-                f"limit held_bytes is {self.held_bytes}, expected at least that of one body ({self.body_bytes} bytes): no such body "
+                f"limit held_bytes is {self.held_bytes}, expected at least that of one body ({self.body_bytes}): no such body "
                 "would ever be read; raise the one or lower the other"
             )
 

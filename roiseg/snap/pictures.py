@@ -62,7 +62,7 @@ class ImageFolder:
         self._root = root
 
     def open(self, path: str) -> BinaryIO:
-        """A file of the folder; every part of its path is opened inside of the part before, so that nothing can be swapped on the way.
+        """A file of the folder; every part of its path is opened inside of the one before, so that nothing can be swapped.
 
         Args:
             path: relative, with `/`.
@@ -85,7 +85,9 @@ class ImageFolder:
             os.close(folder)
         if not stat.S_ISREG(os.fstat(file).st_mode):
             os.close(file)
-            raise RequestError(f"path {path[:200]!r}: no file but a folder or device, expected an image", status=404, code="no_image")
+            raise RequestError(
+                f"path {path[:200]!r}: no file but a folder or device, expected an image", status=404, code="no_image"
+            )
         return os.fdopen(file, "rb")
 
 
@@ -116,7 +118,7 @@ def _parts(path: str) -> list[str]:
     odd = "\\" in path or any(ord(character) < 32 for character in path)
     if odd or any(part in ("", ".", "..") for part in parts):
         raise RequestError(
-            f"path {path[:200]!r}: expected a path inside of the served folder such as 'street/0001.jpg', relative, with '/', without "
+            f"path {path[:200]!r}: expected a path inside of the served folder such as 'street/0001.jpg', with '/', without "
             "'.', '..', backslashes or control characters",
             status=400,
             code="path",
@@ -129,7 +131,9 @@ def _refusal(path: str, error: OSError) -> RequestError:
     name = f"path {path[:200]!r}"
     # A link that stands for a folder gives ENOTDIR, as a file in its place would.
     if error.errno in (errno.ELOOP, errno.EMLINK):
-        return RequestError(f"{name}: a symbolic link, which isn't followed; serve the folder with the files", status=403, code="path")
+        return RequestError(
+            f"{name}: a symbolic link, which isn't followed; serve the folder with the files", status=403, code="path"
+        )
     if error.errno == errno.ENAMETOOLONG:
         return RequestError(f"{name}: too long for a path", status=400, code="path")
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -174,7 +178,9 @@ def read_pixels(picture: Picture, limits: Limits) -> Pixels:
         raise RequestError(f"{picture.name}: more than {limits.body_bytes} bytes, expected no more", status=413, code="too_large")
     pixels = decode(data, picture.name)
     if pixels.shape[:2] != stated:
-        raise ImageReadError(f"{picture.name}: has {pixels.shape[1]}x{pixels.shape[0]} pixels, but its header says {stated[1]}x{stated[0]}")
+        raise ImageReadError(
+            f"{picture.name}: has {pixels.shape[1]}x{pixels.shape[0]} pixels, but its header says {stated[1]}x{stated[0]}"
+        )
     return pixels
 
 

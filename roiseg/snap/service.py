@@ -27,7 +27,7 @@ from starlette.exceptions import HTTPException
 from roiseg.errors import RoisegError
 from roiseg.files import sha256_json
 from roiseg.snap.asked import FORM_SCHEMA, Asked, SnapBody, read_asked
-from roiseg.snap.bodies import FORM, JSON, read_json, read_json_or_form
+from roiseg.snap.bodies import FORM, JSON, Form, read_json, read_json_or_form
 from roiseg.snap.jobs import Job, Jobs, Result, Work, as_refusal
 from roiseg.snap.label_studio import predict, read_pages
 from roiseg.snap.limits import Budget, Limits, Ticket
@@ -126,8 +126,8 @@ class SnapService:
             raise job.error or RuntimeError("a job was settled without result or error")
         return job.result
 
-    def _plan_snap(self, body: object) -> Work:
-        asked = read_asked(body, self._folder, self._limits)  # type: ignore[arg-type]
+    def _plan_snap(self, body: bytes | Form) -> Work:
+        asked = read_asked(body, self._folder, self._limits)
         return lambda: self._snap(asked)
 
     def _plan_predict(self, body: bytes) -> Work:
@@ -137,8 +137,8 @@ class SnapService:
     def _snap(self, asked: Asked) -> Result:
         """In the worker: one request."""
         pixels = read_pixels(asked.picture, self._limits)
-        self._snapper.set_image(pixels)
-        boxes = self._snapper.snap(asked.boxes_image, buffer=asked.buffer)
+        (encoded,) = self._snapper.encode([pixels])
+        boxes = self._snapper.snap_encoded(encoded, asked.boxes_image, "boxes", buffer=asked.buffer)
         return {"image": {"width": pixels.shape[1], "height": pixels.shape[0]}, "boxes": [plain(box) for box in boxes]}
 
 

@@ -157,13 +157,16 @@ class Snapper:
         self._current = None
         (self._current,) = self.encode([pixels])
 
-    def snap(self, boxes: ArrayLike, box_format: BoxFormat = "xyxy", frame: BoxFrame = "pixels") -> list[SnappedBox]:
+    def snap(
+        self, boxes: ArrayLike, box_format: BoxFormat = "xyxy", frame: BoxFrame = "pixels", *, buffer: float | None = None
+    ) -> list[SnappedBox]:
         """Snap boxes in the image that was set.
 
         Args:
             boxes: (R, 4).
             box_format: two corners, or centre and size.
             frame: `pixels` of the image, or `unit`: shares of its width and height.
+            buffer: see `snap_encoded`.
 
         Returns:
             One for each box, in order; none for no boxes. What reaches beyond the image is clipped to it.
@@ -176,7 +179,7 @@ class Snapper:
         if self._current is None:
             raise NoImageError("snap was called before set_image, expected an image first; call set_image(pixels)")
         boxes_image = pixel_boxes(boxes, self._current.image_hw, box_format, frame, "snap")
-        return self._snap(self._current, boxes_image)
+        return self._snap(self._current, boxes_image, buffer)
 
     def encode(self, images: Sequence[Pixels]) -> list[Encoded]:
         """Run the backbone on several images.
@@ -193,13 +196,17 @@ class Snapper:
             self._encoder = Encoder(self.file.with_name(BACKBONE_FILE), self.file, self._provider, self.reading)
         return self._encoder.encode(images)
 
-    def snap_encoded(self, encoded: Encoded, boxes_image: ArrayLike, what: str = "image") -> list[SnappedBox]:
+    def snap_encoded(
+        self, encoded: Encoded, boxes_image: ArrayLike, what: str = "image", *, buffer: float | None = None
+    ) -> list[SnappedBox]:
         """Snap boxes in an image that is encoded, by `encode` or by a predictor with the same backbone.
 
         Args:
             encoded: an image; features that it doesn't read are left aside.
             boxes_image: (R, 4) xyxy, image frame, of any size: here boxes within one pixel aren't taken for shares.
             what: what to call the image in messages.
+            buffer: width and height of what is looked at over those of the box (>= 1), in the place of what it learnt with; larger
+                finds edges that are further off, but sees them more coarsely, and its confidences were calibrated with its own.
 
         Returns:
             One for each box, in order.
@@ -214,17 +221,17 @@ class Snapper:
             raise BoxError(f"{what}: boxes have the shape {list(boxes.shape)}, expected (R, 4), four numbers a box")
         boxes = boxes.reshape(-1, 4)
         check_boxes(boxes, encoded.image_hw, what)
-        return self._snap(encoded, boxes)
+        return self._snap(encoded, boxes, buffer)
 
-    def _snap(self, encoded: Encoded, given: Floats) -> list[SnappedBox]:
+    def _snap(self, encoded: Encoded, given: Floats, buffer: float | None) -> list[SnappedBox]:
         """Checked boxes."""
         rough = clip_boxes(given, encoded.image_hw)
-        proposed, confidences = self._propose(encoded, rough)
+        proposed, confidences = self._propose(encoded, rough, self._told.buffer if buffer is None else buffer)
         decided = self.policy.decide(rough, proposed, confidences)
         parts = (given, rough, proposed, decided.boxes_image, confidences, decided.kept, decided.review)
         return [SnappedBox(*values) for values in zip(*parts, strict=True)]
 
-    def _propose(self, encoded: Encoded, rough: Floats) -> tuple[Floats, Floats]:
+    def _propose(self, encoded: Encoded, rough: Floats, buffer: float) -> tuple[Floats, Floats]:
         """Where the model sees the edges of boxes (R, 4) in the image frame, and how sure it is (R, 4)."""
         names = [feature_input(name) for name in self.reading.layers]
         missing = [name for name in names if name not in encoded.features]
@@ -235,7 +242,7 @@ class Snapper:
             )
         feeds = {name: encoded.features[name] for name in names}
         resize = self.reading.rule.resizing(encoded.image_hw)
-        windows = share_to_unit(windows_around(to_share(rough, encoded.image_hw), self._told.buffer), resize)
+        windows = share_to_unit(windows_around(to_share(rough, encoded.image_hw), buffer), resize)
         found = [(np.zeros((0, 4)), np.zeros((0, 4)))]
         for start in range(0, len(windows), BOXES_PER_PASS):
             part = windows[start : start + BOXES_PER_PASS]

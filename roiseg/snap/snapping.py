@@ -4,66 +4,48 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from roiseg.geometry import Floats, xyxy_to_xywh
 from roiseg.network_input import Pixels
+from roiseg.predict.encoder import Encoded
+from roiseg.snap.snapper import SnappedBox, edge_names
 from roiseg.snapper.windows import EDGES
 
 DECIMALS = 4
 """Of pixels and confidences in answers."""
 
 
-class Snapped(Protocol):
-    """One box, before and after; boxes (4,) xyxy in the image frame, the rest (4,) in the order of `EDGES`."""
-
-    @property
-    def rough_image(self) -> Floats: ...
-
-    @property
-    def box_image(self) -> Floats: ...
-
-    @property
-    def confidences(self) -> NDArray[Any]: ...
-
-    @property
-    def kept(self) -> NDArray[np.bool_]: ...
-
-    @property
-    def review(self) -> NDArray[np.bool_]: ...
-
-
 class Snaps(Protocol):
-    """The model; only one thread at a time may use it."""
+    """The model; only one thread uses it."""
 
     @property
-    def metadata(self) -> Mapping[str, Any]: ...
+    def metadata(self) -> Mapping[str, Any]:
+        """What the export says of itself."""
 
-    def set_image(self, pixels: Pixels) -> None: ...
+    def encode(self, images: Sequence[Pixels]) -> list[Encoded]:
+        """See `roiseg.snap.Snapper.encode`."""
 
-    def snap(self, boxes: ArrayLike, *, buffer: float | None = None) -> Sequence[Snapped]:
-        """Snap boxes (R, 4) xyxy, image frame; `buffer` in the place of that of the export."""
+    def snap_encoded(
+        self, encoded: Encoded, boxes_image: ArrayLike, what: str = "image", *, buffer: float | None = None
+    ) -> list[SnappedBox]:
+        """See `roiseg.snap.Snapper.snap_encoded`."""
 
 
-def plain(snapped: Snapped) -> dict[str, Any]:
+def plain(snapped: SnappedBox) -> dict[str, Any]:
     """A box as JSON has it: left, top, width, height in pixels of the image, and its edges by name."""
     return {
         "rough": _xywh(snapped.rough_image),
         "box": _xywh(snapped.box_image),
         "confidences": edge_confidences(snapped),
-        "kept": named(snapped.kept),
-        "review": named(snapped.review),
+        "kept": edge_names(snapped.kept),
+        "review": edge_names(snapped.review),
     }
 
 
-def edge_confidences(snapped: Snapped) -> dict[str, float]:
+def edge_confidences(snapped: SnappedBox) -> dict[str, float]:
     """Edge -> how sure the model is."""
     return {edge: round(float(value), DECIMALS) for edge, value in zip(EDGES, snapped.confidences, strict=True)}
-
-
-def named(chosen: NDArray[np.bool_]) -> list[str]:
-    """Names of the edges that are chosen (4,)."""
-    return [edge for edge, is_chosen in zip(EDGES, chosen, strict=True) if is_chosen]
 
 
 def _xywh(box: Floats) -> list[float]:

@@ -28,6 +28,7 @@ LAYERS = [
     {"train", "evaluate", "trained", "distill", "unet"},
     {"rgb"},
     {"predict"},
+    {"snap"},
     {"export"},
     {"schema", "console"},
     {"doctor", "verify", "compare"},

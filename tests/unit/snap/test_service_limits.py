@@ -208,9 +208,10 @@ def test_late_job_frees_its_work_while_it_waits(jobs: Jobs, clock: Clock) -> Non
     class Large:
         """An image."""
 
-    image, hold, freed = Large(), threading.Event(), []
+    image, begun, hold, freed = Large(), threading.Event(), threading.Event(), []
     gone = weakref.ref(image)
-    jobs.submit(lambda: {"done": hold.wait(20)}, nothing)
+    jobs.submit(lambda: {"begun": begun.set(), "done": hold.wait(20)}, nothing)
+    assert begun.wait(10)
     waiting = jobs.submit(lambda held=image: {"image": held}, lambda: freed.append(1))  # type: ignore[misc]
     del image
     clock.now = 10.1

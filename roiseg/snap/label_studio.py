@@ -211,7 +211,7 @@ def _picture(data: Mapping[str, Any], folder: ImageFolder | None) -> Picture:
         raise RequestError("data.image is no URL that can be read", code="invalid") from error
     if url.scheme or url.netloc or url.path != LOCAL_FILES or len(paths) != 1:
         raise RequestError(
-            f"data.image is {value[:120]!r}, expected '{LOCAL_FILES}?d=PATH' or a base64 data URI; nothing is fetched from elsewhere: "
+            f"data.image is {value[:120]!r}, expected '{LOCAL_FILES}?d=PATH' or a base64 data URI; nothing is fetched: "
             "use Label Studio's local storage, and start the service with --images of its document root",
             code="path",
         )

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from roiseg.cli_serve import serve
 from roiseg.console import OUTPUT, speaking, tell
 from roiseg.errors import RoisegError
 from roiseg.onnx_names import OWN_FILTER
@@ -28,6 +29,7 @@ app.add_typer(preset, name="preset")
 app.add_typer(params, name="params")
 app.add_typer(cache, name="cache")
 app.add_typer(train, name="train")
+app.command()(serve)
 
 MODEL_FOLDER = Path("models/onnx/default")
 

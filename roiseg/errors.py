@@ -23,6 +23,7 @@
     ├── NoImageError(RuntimeError)         boxes were asked about before an image was set
     ├── PackageError(ImportError)          something was asked for whose package isn't installed
     ├── RunError(LookupError)              a run that is to be compared: not there, or without metrics
+    ├── RequestError(ValueError)           an HTTP request that `roiseg serve` refuses
     └── ParityError(RuntimeError)          an exported model that disagrees with its source
 
 Each is also the builtin that a caller would expect. A message names the thing, its value, what was expected, and the remedy.
@@ -119,6 +120,22 @@ class PackageError(RoisegError, ImportError):
 
 class RunError(RoisegError, LookupError):
     """Raised when a run that is to be compared isn't there, or can't be compared."""
+
+
+class RequestError(RoisegError, ValueError):
+    """Raised when the HTTP service refuses a request, or can't answer it.
+
+    Attributes:
+        status: HTTP status of the answer.
+        code: what programs tell the reason by.
+        retry_s: seconds after which the same request may be served; None where that would change nothing.
+    """
+
+    def __init__(self, message: str, *, status: int = 422, code: str = "invalid", retry_s: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.retry_s = retry_s
 
 
 class ParityError(RoisegError, RuntimeError):

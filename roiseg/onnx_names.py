@@ -15,11 +15,21 @@ OWN_FILTER = "export"
 
 METADATA_FILE = "head.json"
 
+SNAPPER_FILE, SNAPPER_METADATA_FILE = "snapper.onnx", "snapper.json"
+
+SNAPPER_VARIANT_FILES = {"fp16": "snapper.fp16.onnx", "int8": "snapper.int8.onnx"}
+
+WINDOWS = "windows"
+"""Input of a Snapper: (R, 5) float32 of image number and a window's xyxy in the unit frame."""
+
+CONFIDENCES = "confidences"
+"""Output of a Snapper beside `BOXES` (R, 4) xyxy in the unit frame: (R, 4) float32, how sure each edge is."""
+
 PERSON_LOGITS = "person_logits"
 """Tensor of a people net's cut graph that the layer `teacher` comes from."""
 
 BOXES = "boxes"
-"""Input of a head: (R, 5) float32 of image number and xyxy in the unit frame."""
+"""Input of a head: (R, 5) float32 of image number and xyxy in the unit frame; output of a Snapper."""
 
 OUTPUT = "masks"
 """Output of a head: (R, 3, h, w) float32, probabilities that sum to 1 over the classes."""

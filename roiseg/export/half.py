@@ -4,7 +4,7 @@ onnxruntime's own converter rounds the result of every node that stays float32 t
 fails where two of them read the same tensor; here float32 nodes that follow each other pass on float32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from roiseg.errors import GraphError
-from roiseg.export.variants import of_boxes, read_head, write_variant
+from roiseg.export.variants import behind_weights, of_boxes, read_head, write_variant
 
 WIDE = (
     frozenset({"RoiAlign", "Resize", "Range", "CumSum", "InstanceNormalization", "LayerNormalization", "GroupNormalization"})
@@ -25,7 +25,7 @@ WIDE = (
 HALF = np.finfo(np.float16)
 
 
-def make_half(head: Path, out: Path) -> None:
+def make_half(head: Path, out: Path, *, exact_answers: bool = False) -> None:
     """Write the float16 variant of a head's file: the same inputs and outputs, float32 too.
 
     All that depends on the boxes alone stays float32, since float16 knows coordinates to a two-thousandth only and image numbers
@@ -34,12 +34,13 @@ def make_half(head: Path, out: Path) -> None:
     Args:
         head: file of `export_head`, float32.
         out: the variant; its metadata say `precision: float16`.
+        exact_answers: whether all behind the last weights stays float32, since the answers are coordinates themselves.
 
     Raises:
         GraphError: a weight is beyond float16's range, or the graph isn't one of a head.
     """
     model = read_head(head)
-    _Halved(model, head).convert()
+    _Halved(model, head).convert(behind_weights(model.graph) if exact_answers else set())
     write_variant(head, model, out, {"precision": "float16"})
 
 
@@ -61,9 +62,9 @@ class _Halved:
         self._nodes: list[onnx.NodeProto] = []
         self._weights: dict[str, TensorProto] = {}
 
-    def convert(self) -> None:
-        """Rewrite the graph's nodes and initializers."""
-        coordinates = of_boxes(self._graph)
+    def convert(self, exact: Collection[int]) -> None:
+        """Rewrite the graph's nodes and initializers; those at `exact` positions stay float32."""
+        coordinates = of_boxes(self._graph) | set(exact)
         for place, node in enumerate(self._graph.node):
             self._add(node, wide=place in coordinates or node.op_type in WIDE or any(map(self._beyond, node.input)))
         for name in self._outputs & set(self._renamed):

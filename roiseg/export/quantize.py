@@ -22,7 +22,7 @@ from roiseg.batches import Loading, dequantise, whole_batches
 from roiseg.dataset import RoiDataset
 from roiseg.errors import GraphError
 from roiseg.evaluate.infer import pass_sizes
-from roiseg.export.variants import WEIGHTED, of_boxes, read_head, weight_of, write_variant
+from roiseg.export.variants import WEIGHTED, coordinates_of, of_boxes, read_head, weight_of, write_variant
 from roiseg.onnx_names import BOXES, feature_input
 
 LAST_SHARE = 0.01
@@ -100,7 +100,8 @@ class _Feeds(CalibrationDataReader):  # type: ignore[misc] # onnxruntime is unty
 def _quantised(model: onnx.ModelProto, path: Path) -> list[str]:
     """Names of the nodes with weights, without the last ones and those that read coordinates."""
     constants = {item.name: item for item in model.graph.initializer}
-    coordinates = {name for place in of_boxes(model.graph) for name in model.graph.node[place].output} | {BOXES}
+    coordinates = {name for place in of_boxes(model.graph) for name in model.graph.node[place].output}
+    coordinates |= coordinates_of(model.graph)
     nodes = [node for node in model.graph.node if node.input and node.input[0] not in coordinates]
     weights = {node.name: weight_of(node, constants) for node in nodes}
     sizes = {name: int(np.prod(item.dims)) for name, item in weights.items() if item is not None}

@@ -3,7 +3,7 @@
 import logging
 import resource
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,10 +28,19 @@ ENGINES = 2
 logger = logging.getLogger(__name__)
 
 Inputs = tuple[Tensor, ...]
+Interface = tuple[Sequence[str], Sequence[str]]
+"""Names of a file's inputs and outputs."""
 
 
 def measure(
-    head: nn.Module, specs: Sequence[FeatureSpec], input_hw: HW, path: Path, variants: Mapping[str, Path] = MappingProxyType({})
+    head: nn.Module,
+    specs: Sequence[FeatureSpec],
+    input_hw: HW,
+    path: Path,
+    variants: Mapping[str, Path] = MappingProxyType({}),
+    *,
+    regions: str = BOXES,
+    outputs: Sequence[str] = (OUTPUT,),
 ) -> dict[str, Any]:
     """Milliseconds at each of `ROI_COUNTS`, and memory.
 
@@ -41,6 +50,8 @@ def measure(
         input_hw: size of the network input.
         path: the exported file.
         variants: smaller files of it, such as fp16 -> file.
+        regions: the file's input that takes boxes.
+        outputs: what the file gives.
 
     Returns:
         `torch` and `onnxruntime`: device -> `ms_1_roi` and so on, with `peak_mib_*` of torch on CUDA, weights included; of each
@@ -48,14 +59,15 @@ def measure(
         file; the threads, versions and GPU that they belong to; and `process_peak_mib`, the most that this process has had in
         memory so far.
     """
+    names = [*(feature_input(spec.name) for spec in specs), regions], outputs
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     given = {rois: example(specs, input_hw, rois) for rois in ROI_COUNTS}
     with progress("timing", len(devices) * (ENGINES + len(variants)) * len(ROI_COUNTS)) as tick:
         in_torch = {device: _in_torch(head, specs, given, torch.device(device), tick) for device in devices}
-        in_onnxruntime = {device: _in_onnxruntime(path, specs, given, device, tick) for device in devices}
+        in_onnxruntime = {device: _in_onnxruntime(path, names, given, device, tick) for device in devices}
         smaller = {
             f"onnxruntime_{name}": {
-                device: _beside(_in_onnxruntime(file, specs, given, device, tick), in_onnxruntime[device]) for device in devices
+                device: _beside(_in_onnxruntime(file, names, given, device, tick), in_onnxruntime[device]) for device in devices
             }
             for name, file in variants.items()
         }
@@ -97,9 +109,7 @@ def _in_torch(
     return found
 
 
-def _in_onnxruntime(
-    path: Path, specs: Sequence[FeatureSpec], given: dict[int, Inputs], device: str, tick: Ticker
-) -> dict[str, float] | None:
+def _in_onnxruntime(path: Path, names: Interface, given: dict[int, Inputs], device: str, tick: Ticker) -> dict[str, float] | None:
     """None where onnxruntime can't run the whole file on the device."""
     try:
         session, _ = make_session(path, "cuda" if device == "cuda" else "cpu", "float32", whole=False)
@@ -109,7 +119,7 @@ def _in_onnxruntime(
         return None
     found = {}
     for rois, inputs in given.items():
-        found[of_rois("ms", rois)] = _ms(_bound(session, specs, inputs, device), torch.device(device))
+        found[of_rois("ms", rois)] = _ms(_bound(session, names, inputs, device), torch.device(device))
         tick()
     return found
 
@@ -122,20 +132,14 @@ def _beside(times: dict[str, float] | None, whole: dict[str, float] | None) -> d
     return times | {name: round(ratio, 3) for name, ratio in ratios.items()}
 
 
-def _bound(
-    session: onnxruntime.InferenceSession, specs: Sequence[FeatureSpec], inputs: Inputs, device: str
-) -> Callable[[], object]:
+def _bound(session: onnxruntime.InferenceSession, names: Interface, inputs: Inputs, device: str) -> Callable[[], object]:
     """A pass whose inputs and outputs stay on the device, as those of torch do."""
     binding = session.io_binding()
-    for name, values in zip(_names(specs), inputs, strict=True):
+    for name, values in zip(names[0], inputs, strict=True):
         binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values), device))
-    binding.bind_output(OUTPUT, device)
+    for name in names[1]:
+        binding.bind_output(name, device)
     return lambda: session.run_with_iobinding(binding)
-
-
-def _names(specs: Sequence[FeatureSpec]) -> Iterator[str]:
-    yield from (feature_input(spec.name) for spec in specs)
-    yield BOXES
 
 
 def _ms(run: Callable[[], object], device: torch.device) -> float:

@@ -17,10 +17,13 @@ from roiseg.export.onnx_head import OnnxHead
 from roiseg.export.trace import alien_operators
 from roiseg.extractor.graph import load_graph
 from roiseg.files import write_bytes
-from roiseg.onnx_names import BOXES, METADATA_KEY
+from roiseg.onnx_names import BOXES, METADATA_KEY, WINDOWS
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators that hold weights."""
+
+COORDINATES = frozenset({BOXES, WINDOWS})
+"""Inputs that say where to look."""
 
 IMAGES = 4
 """Of one batch."""
@@ -32,14 +35,32 @@ def weight_of(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -
 
 
 def of_boxes(graph: onnx.GraphProto) -> set[int]:
-    """Positions of the nodes whose results are made of the boxes' values alone, and hold no weights."""
+    """Positions of the nodes whose results are made of the values of given boxes or windows alone, and hold no weights."""
     constants = {item.name: item for item in graph.initializer}
-    tensors, found = {BOXES}, set[int]()
+    tensors, found = coordinates_of(graph), set[int]()
     for place, node in enumerate(graph.node):
         computed = [name for name in node.input if name and name not in constants]
         # How many boxes there are is no value of theirs.
         if computed and tensors.issuperset(computed) and weight_of(node, constants) is None and node.op_type != "Shape":
             tensors.update(node.output)
+            found.add(place)
+    return found
+
+
+def coordinates_of(graph: onnx.GraphProto) -> set[str]:
+    """Names of the inputs that say where to look."""
+    return {item.name for item in graph.input} & COORDINATES
+
+
+def behind_weights(graph: onnx.GraphProto) -> set[int]:
+    """Positions of the nodes behind all weights: what is made of their results meets no weight any more, and they hold none."""
+    constants = {item.name: item for item in graph.initializer}
+    before, found = set[str](), set[int]()
+    for place in reversed(range(len(graph.node))):
+        node = graph.node[place]
+        if weight_of(node, constants) is not None or before & set(node.output):
+            before.update(node.input)
+        else:
             found.add(place)
     return found
 

@@ -6,6 +6,7 @@ Symbols: N images, C channels, (H, W) cells of a layer.
 import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,30 @@ def bake_scales(model: onnx.ModelProto, scales: Mapping[str, np.ndarray[Any, np.
         tensor = helper.make_tensor(f"{name}_scale", TensorProto.FLOAT, [1, len(values), 1, 1], values.astype(float).tolist())
         baked.graph.initializer.append(tensor)
     return baked
+
+
+def keep_layers(model: onnx.ModelProto, layers: Sequence[str], source: str) -> onnx.ModelProto:
+    """A cut graph of fewer layers: what doesn't lead to them is left out, so that a run costs less.
+
+    Args:
+        model: output of `cut`, or of `bake_scales`.
+        layers: those that stay, at least one.
+        source: file name for messages.
+
+    Raises:
+        GraphError: it hasn't got one of them, or is no cut graph.
+    """
+    info = read_metadata(model, Path(source))
+    there = {item.name: item for item in model.graph.output}
+    missing = [name for name in layers if name not in there]
+    if missing:
+        raise GraphError(f"{source}: has no layer {', '.join(missing)}, only {', '.join(there)}; add it to extractor.layers")
+    part = _extract(model, info.input_name, list(layers), source)
+    del part.graph.output[:], part.metadata_props[:]
+    part.graph.output.extend(there[name] for name in layers)
+    kept = replace(info, layers=tuple(layer for layer in info.layers if layer.name in layers), detections=None)
+    helper.set_model_props(part, {METADATA_KEY: kept.to_json()})
+    return part
 
 
 def tensor_digest(model: onnx.ModelProto, tensor: str) -> str:

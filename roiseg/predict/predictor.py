@@ -1,46 +1,30 @@
 """From an image and boxes to full-size masks, by onnxruntime alone: neither torch nor the training side of roiseg is needed.
 
-Symbols: N images of a batch, R people in an image, (H, W) its size, C channels, (h, w) cells of the mask.
+Symbols: N images of a batch, R people in an image, (H, W) its size, (h, w) cells of the mask.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import onnxruntime
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from roiseg.classes import Floats32
 from roiseg.errors import GraphError, NoImageError, PredictionError
-from roiseg.extractor.detections import DetectionRule, read_detections
-from roiseg.geometry import Floats, ResizeMode, clip_boxes, roi_boxes
-from roiseg.network_input import InputRule, Pixels, as_input, network_image
+from roiseg.geometry import Floats, clip_boxes, roi_boxes
+from roiseg.network_input import Pixels
 from roiseg.onnx_names import BACKBONE_FILE, BOXES, FILTER_FILE, HEAD_FILE, METADATA_KEY, OUTPUT, OWN_FILTER, feature_input
 from roiseg.overlap import resolve
 from roiseg.placed import Pasted, paste_target
-from roiseg.predict.given import BoxFormat, BoxFrame, check_pixels, pixel_boxes
+from roiseg.predict.encoder import Encoded, Encoder, Reading
+from roiseg.predict.given import BoxFormat, BoxFrame, pixel_boxes
 from roiseg.predict.person import Detections, PersonMask
 from roiseg.predict.smoothing import Smoothing
 from roiseg.runtime import make_session, run_model
-from roiseg.types import HW, IMAGE, MAX_ROIS, Provider
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What a head may ask of an image, whatever the boxes.
-
-    Attributes:
-        features: input of the head -> (1, C, H, W) float32.
-        image_hw: (H, W) of the image.
-        detected: (K, 5) of xyxy in the unit frame and score, best first; None where the backbone has no detections.
-    """
-
-    features: Mapping[str, Floats32]
-    image_hw: HW
-    detected: Floats | None
+from roiseg.types import MAX_ROIS, Provider
 
 
 @dataclass(frozen=True)
@@ -48,30 +32,17 @@ class _Told:
     """What an exported head's metadata says of how it is used.
 
     Attributes:
-        rule: from an image to the network input.
-        detections: how the backbone's own boxes are read; None where it has none.
-        scales: layer -> (1, C, 1, 1), times which stored values are features.
+        reading: how it reads images.
         roi_padding: share of a box's size that its ROI is larger on each side.
     """
 
-    rule: InputRule
-    detections: DetectionRule | None
-    scales: Mapping[str, Floats32]
+    reading: Reading
     roi_padding: float
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> "_Told":
         """Read metadata; KeyError, TypeError or ValueError where a value isn't what `export` writes."""
-        rule = InputRule.from_plain(metadata["input"])
-        if rule.resize not in get_args(ResizeMode):
-            raise ValueError(f"input.resize is {rule.resize!r}")
-        scales = {}
-        for name, values in dict(metadata["scales"]).items():
-            scales[name] = np.array(values, dtype=np.float32).reshape(1, -1, 1, 1)
-            if scales[name].size != metadata["layers"][name]["channels"]:
-                raise ValueError(f"{scales[name].size} scales of {name}")
-        detections = metadata.get("detections")
-        return cls(rule, DetectionRule(**detections) if detections else None, scales, float(metadata["roi_padding"]))
+        return cls(Reading.of(metadata), float(metadata["roi_padding"]))
 
 
 class Predictor:
@@ -94,18 +65,16 @@ class Predictor:
         self._file = path if path.suffix == ".onnx" and not path.is_dir() else path / HEAD_FILE
         self._head, self.runtime = make_session(self._file, provider, "float32", whole=False)
         self.metadata = _metadata(self._head, self._file)
-        self._backbone, _ = make_session(self._file.with_name(BACKBONE_FILE), provider, "float32")
+        self._told = _told(self.metadata, self._file)
+        self._encoder = Encoder(self._file.with_name(BACKBONE_FILE), self._file, provider, self._told.reading)
         chosen = _chosen_filter(filter_file, self._file.with_name(FILTER_FILE))
         self._smooth = Smoothing(chosen, provider) if chosen else None
-        self._told = _told(self.metadata, self._file)
-        self._input, self._batch_size = _image_input(self._backbone, self._file.with_name(BACKBONE_FILE))
-        self._outputs = self._wanted_outputs()
         self._current: Encoded | None = None
 
     @property
     def has_detector(self) -> bool:
         """Whether `detect` has an answer."""
-        return self._told.detections is not None
+        return self._told.reading.detections is not None
 
     def set_image(self, pixels: Pixels) -> None:
         """Run the backbone on an image, for any number of calls of `predict`.
@@ -148,12 +117,18 @@ class Predictor:
         Raises:
             PixelsError: one of them isn't such an array.
         """
-        checked = [check_pixels(item, f"image {number}") for number, item in enumerate(images)]
-        size = self._batch_size or len(checked)
-        found: list[Encoded] = []
-        for start in range(0, len(checked), max(size, 1)):
-            found += self._encode_batch(checked[start : start + size], size)
-        return found
+        return self._encoder.encode(images)
+
+    def read_also(self, reading: Reading) -> None:
+        """Encode images for another model of the same backbone too, whose layers then lie beside the head's own in `Encoded`.
+
+        Args:
+            reading: what that model reads.
+
+        Raises:
+            GraphError: the backbone hasn't got one of its layers.
+        """
+        self._encoder.read(self._told.reading.beside(reading))
 
     def masks(self, encoded: Encoded, boxes_image: ArrayLike, what: str = "image") -> list[PersonMask]:
         """Masks of the people in these boxes.
@@ -183,34 +158,9 @@ class Predictor:
                 f"{self._file.with_name(BACKBONE_FILE)}: has no detections of its own; give boxes, or set extractor.detections "
                 "in params.yaml and run `dvc repro export`"
             )
-        resize = self._told.rule.resizing(encoded.image_hw)
+        resize = self._told.reading.rule.resizing(encoded.image_hw)
         boxes = clip_boxes(resize.boxes_to_image(encoded.detected[:, :4]), encoded.image_hw)
         return Detections(boxes, encoded.detected[:, 4])
-
-    def _encode_batch(self, images: Sequence[Pixels], size: int) -> list[Encoded]:
-        """Up to `size` images; a batch that is short is filled up with its first one."""
-        rule, detections = self._told.rule, self._told.detections
-        networks = np.stack([network_image(item, rule) for item in images])
-        short = size - len(images)
-        batch = as_input(np.concatenate([networks, np.repeat(networks[:1], short, axis=0)]) if short else networks, rule)
-        path = self._file.with_name(BACKBONE_FILE)
-        # Asked for no outputs, onnxruntime gives all of them.
-        found = run_model(self._backbone, path, self._outputs, {self._input: batch}) if self._outputs else []
-        values = dict(zip(self._outputs, found, strict=True))
-        hws: list[HW] = [(item.shape[0], item.shape[1]) for item in images]
-        detected: Sequence[Floats | None] = [None] * len(images)
-        if detections is not None:
-            detected = read_detections(values[detections.output], detections, hws, rule)
-        values[IMAGE] = networks if rule.color == "rgb" else networks[:, ::-1]
-        return [
-            Encoded({feature_input(name): self._feature(values[name], name, place) for name in self.metadata["layers"]}, hw, boxes)
-            for place, (hw, boxes) in enumerate(zip(hws, detected, strict=True))
-        ]
-
-    def _feature(self, values: NDArray[Any], layer: str, place: int) -> Floats32:
-        """A layer of one image (1, C, H, W), as the head takes it."""
-        found = values[place : place + 1].astype(np.float32)
-        return found * self._told.scales[layer] if layer in self._told.scales else found
 
     def _people(self, encoded: Encoded, boxes_image: Floats) -> list[PersonMask]:
         """Checked boxes to masks."""
@@ -223,13 +173,15 @@ class Predictor:
 
     def _pasted(self, encoded: Encoded, boxes_image: Floats) -> Iterator[Pasted]:
         """Each person alone; up to `MAX_ROIS` go through the head together, as in evaluation."""
-        resize = self._told.rule.resizing(encoded.image_hw)
+        resize = self._told.reading.rule.resizing(encoded.image_hw)
         rois = roi_boxes(resize.boxes_to_unit(boxes_image), self._told.roi_padding)
         rois_image = resize.boxes_to_image(rois)
+        # An image may be encoded for another model too.
+        feeds = {name: encoded.features[name] for name in map(feature_input, self.metadata["layers"])}
         for start in range(0, len(rois), MAX_ROIS):
             part = slice(start, start + MAX_ROIS)
             numbered = np.concatenate([np.zeros((len(rois[part]), 1)), rois[part]], axis=1).astype(np.float32)
-            (masks,) = run_model(self._head, self._file, [OUTPUT], {**encoded.features, BOXES: numbered})
+            (masks,) = run_model(self._head, self._file, [OUTPUT], feeds | {BOXES: numbered})
             if not np.isfinite(masks).all():
                 raise PredictionError(
                     f"{self._file}: the head's probabilities aren't numbers; take another of the head's files, such as {HEAD_FILE}"
@@ -237,24 +189,6 @@ class Predictor:
             for probabilities, roi in zip(masks, rois_image[part], strict=True):
                 person = paste_target(probabilities, roi, encoded.image_hw)
                 yield self._smooth(person, encoded.image_hw) if self._smooth else person
-
-    def _wanted_outputs(self) -> list[str]:
-        """What is asked of the backbone: the head's layers, and detections where they are exported.
-
-        Raises:
-            GraphError: it hasn't got one of them.
-        """
-        wanted = [name for name in self.metadata["layers"] if name != IMAGE]
-        if self._told.detections is not None:
-            wanted.append(self._told.detections.output)
-        there = {item.name for item in self._backbone.get_outputs()}
-        missing = [name for name in wanted if name not in there]
-        if missing:
-            raise GraphError(
-                f"{self._file.with_name(BACKBONE_FILE)}: has no output {', '.join(missing)}, which {self._file.name} reads, but "
-                f"{', '.join(sorted(there))}; the two must come from one export: run `dvc repro export`"
-            )
-        return wanted
 
 
 def _metadata(session: onnxruntime.InferenceSession, path: Path) -> dict[str, Any]:
@@ -308,21 +242,3 @@ def _chosen_filter(filter_file: Path | str | None, own: Path) -> Path | None:
     if filter_file == OWN_FILTER:
         return own if own.is_file() else None
     return None if filter_file is None else Path(filter_file)
-
-
-def _image_input(session: onnxruntime.InferenceSession, path: Path) -> tuple[str, int | None]:
-    """Name of the backbone's input, and the number of images that it takes; None: any.
-
-    Raises:
-        GraphError: it takes something else, or something else too.
-    """
-    inputs = session.get_inputs()
-    if len(inputs) != 1:
-        names = ", ".join(item.name for item in inputs)
-        raise GraphError(f"{path}: takes {names}, expected one image input; take the {BACKBONE_FILE} that `export` wrote")
-    if len(inputs[0].shape) != 4:
-        raise GraphError(
-            f"{path}: takes {inputs[0].shape}, expected images (N, 3, H, W); take the {BACKBONE_FILE} that `export` wrote"
-        )
-    size = inputs[0].shape[0]
-    return inputs[0].name, size if isinstance(size, int) else None

@@ -15,11 +15,12 @@ import numpy as np
 
 from roiseg.errors import BoxError, GraphError, PredictionError, RoisegError, UnwritableError
 from roiseg.predict.boxes import Asked, BoxTable
+from roiseg.predict.encoder import Encoded
 from roiseg.predict.frames import Fault, Frame, count_frames, read_ahead
 from roiseg.predict.given import pixel_boxes
 from roiseg.predict.outputs import Found, Outputs, Wanted
 from roiseg.predict.person import PersonMask
-from roiseg.predict.predictor import Encoded, Predictor
+from roiseg.predict.predictor import Predictor
 from roiseg.predict.sources import Source
 from roiseg.progress import Ticker, progress
 

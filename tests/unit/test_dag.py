@@ -28,9 +28,11 @@ LAYERS = [
     {"train", "evaluate", "trained", "distill", "unet"},
     {"rgb"},
     {"predict"},
+    {"snap"},
     {"export"},
     {"schema", "console"},
     {"doctor", "verify", "compare"},
+    {"cli_serve"},
     {"cli"},
 ]
 """Rooms from the ground up: a room imports its own and those below."""

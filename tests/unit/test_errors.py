@@ -31,6 +31,7 @@ BUILTIN = {
     "NoImageError": RuntimeError,
     "PackageError": ImportError,
     "RunError": LookupError,
+    "RequestError": ValueError,
     "ParityError": RuntimeError,
 }
 

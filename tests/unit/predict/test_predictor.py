@@ -210,8 +210,8 @@ def test_the_filter_of_the_export(exported: Exported, predictor: Predictor, pixe
 
 def test_an_image_is_encoded_once(predictor: Predictor, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
     expected, alone = answers(predictor, pixels, BOXES), answers(predictor, pixels, BOXES[2:])
-    backbone = Counted(predictor._backbone)
-    monkeypatch.setattr(predictor, "_backbone", backbone)
+    backbone = Counted(predictor._encoder._session)
+    monkeypatch.setattr(predictor._encoder, "_session", backbone)
     predictor.set_image(pixels)
     for _ in range(2):
         assert_same(predictor.predict(BOXES), expected)
@@ -250,8 +250,8 @@ def test_predict_before_set_image(exported: Exported, pixels: NDArray[np.uint8])
 
 def test_images_of_several_sizes_at_once(predictor: Predictor, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
     images = [pixels, np.ascontiguousarray(pixels[:40, :44]), pixels[:, ::-1]]
-    backbone = Counted(predictor._backbone)
-    monkeypatch.setattr(predictor, "_backbone", backbone)
+    backbone = Counted(predictor._encoder._session)
+    monkeypatch.setattr(predictor._encoder, "_session", backbone)
     together = predictor.encode(images)
     assert backbone.sizes == [3]
     box = BOXES[:1]
@@ -289,8 +289,8 @@ def test_a_backbone_of_fixed_batches(
     exported: Exported, predictor: Predictor, pixels: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fixed = Predictor(changed_backbone(exported, tmp_path / "fixed", batch=2), "cpu")
-    backbone = Counted(fixed._backbone)
-    monkeypatch.setattr(fixed, "_backbone", backbone)
+    backbone = Counted(fixed._encoder._session)
+    monkeypatch.setattr(fixed._encoder, "_session", backbone)
     images = [pixels, pixels[::-1], pixels[:, ::-1]]
     found = fixed.encode(images)
     assert backbone.sizes == [2, 2]

@@ -20,9 +20,9 @@ from roiseg.network_input import Pixels
 from roiseg.placed import Placed
 from roiseg.predict import Predictor
 from roiseg.predict.boxes import BoxTable, choose_boxes
+from roiseg.predict.encoder import Encoded
 from roiseg.predict.outputs import Wanted
 from roiseg.predict.person import Detections, PersonMask
-from roiseg.predict.predictor import Encoded
 from roiseg.predict.run import MAX_SHOWN, WRITES_AHEAD, Run, Summary, named_ids
 from roiseg.predict.sources import find_sources
 from roiseg.types import Window

@@ -1,64 +1,84 @@
-"""Results of a snapper that exists only here: random boxes, jittered, and moved back by as much as is asked for."""
+"""A Snapper that needs no training: it sees bright rectangles on dark ground, by the image alone, and is exported like any other."""
 
+from pathlib import Path
+from typing import Any
+
+import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchvision.ops import roi_align
 
-from roiseg.geometry import Floats, jitter_boxes
-from roiseg.snapper.results import SnapResults
-from roiseg.snapper.windows import to_image, windows_around
+from roiseg.files import write_json
+from roiseg.network_input import InputRule
+from roiseg.onnx_names import SNAPPER_FILE, SNAPPER_METADATA_FILE
+from roiseg.snapper.calibration import Calibration
+from roiseg.snapper.onnx import SnapInference, export_snapper
+from roiseg.snapper.params import DecisionParams
+from roiseg.types import IMAGE, FeatureSpec
 
-
-def boxes_inside(count: int, rng: np.random.Generator, middle: tuple[float, float] = (0.4, 0.6)) -> Floats:
-    """(N, 4) xyxy, share frame; with the default middle, no jitter or window of theirs reaches the border of the image."""
-    size = rng.uniform(0.02, 0.3, (count, 2))
-    centre = rng.uniform(*middle, (count, 2))
-    return np.concatenate([centre - size / 2, centre + size / 2], axis=1)
-
-
-def snap_results(
-    count: int,
-    *,
-    seed: int = 0,
-    buffer: float = 1.35,
-    left: float = 0.3,
-    per_image: int = 5,
-    image_hw: tuple[int, int] = (300, 400),
-    truth: Floats | None = None,
-    shared: bool = False,
-) -> SnapResults:
-    """Results on `count` boxes.
-
-    Args:
-        count: N.
-        seed: of all draws.
-        buffer: of the windows.
-        left: what is left of each edge's error, times U(0, 1) of each; an edge's peak falls with its own.
-        per_image: boxes of an image.
-        image_hw: of all images.
-        truth: (N, 4) xyxy, share frame; None: `boxes_inside`.
-        shared: one ratio of the jitter for both sides.
-    """
-    rng = np.random.default_rng(seed)
-    truth = boxes_inside(count, rng) if truth is None else truth
-    rough = jitter_boxes(truth, 0.1, 0.1, rng, shared=shared)
-    windows = windows_around(rough, buffer)
-    share = rng.random((count, 4))
-    snapped = truth + (rough - truth) * left * share
-    doubt = np.clip(share + rng.normal(0, 0.1, share.shape), 0, 1)
-    numbers = np.arange(count, dtype=np.int64)
-    return SnapResults(
-        rows=numbers // per_image,
-        annotation_ids=1000 + numbers,
-        image_hw=np.tile(np.array(image_hw, dtype=np.int64), (count, 1)),
-        truth=to_image(truth, image_hw),
-        rough=to_image(rough, image_hw),
-        windows=to_image(windows, image_hw),
-        snapped=to_image(snapped, image_hw),
-        peak=1 - 0.9 * doubt,
-        entropy=0.9 * doubt,
-    )
+INPUT_HW = (96, 128)
+POSITIONS = 49
+BUFFER = 1.5
+SPEC = FeatureSpec(IMAGE, 3, (1.0, 1.0))
+RULE = InputRule(INPUT_HW, "letterbox", "rgb", 1.0)
+DECISION = DecisionParams(rule="expectation", reach=0.1)
+CALIBRATION = Calibration((0.4, -2.0, 1.0))
+CONFIDENCE = {"tolerance": 0.02, "keep_below": 0.3, "review_below": 0.6}
 
 
-def chosen(results: SnapResults, places: NDArray[np.int64]) -> SnapResults:
-    """Some of the boxes, in the order of `places`."""
-    return SnapResults(**{name: values[places] for name, values in vars(results).items()})
+class Steps(nn.Module):
+    """Logits (R, 4, n): how much brighter it gets towards the middle at each position, by convolutions with the weights -1 and 1."""
+
+    def __init__(self) -> None:
+        """Fixed weights."""
+        super().__init__()
+        self.rise = nn.Conv1d(1, 2, 2, padding=0, bias=False)
+        with torch.no_grad():
+            self.rise.weight.copy_(torch.tensor([[[-1.0, 1.0]], [[1.0, -1.0]]]))
+
+    def forward(self, features: dict[str, Tensor], windows: Tensor) -> Tensor:
+        """See the contract of `roiseg.snapper.build`."""
+        image = features[IMAGE]
+        size = torch.tensor([1.0, INPUT_HW[1], INPUT_HW[0], INPUT_HW[1], INPUT_HW[0]])
+        cells = roi_align(image, windows * size, (POSITIONS + 1, POSITIONS + 1), 1.0, 2, aligned=True)
+        bright = cells.mean(dim=1) / 255
+        profiles = [bright.mean(dim=1), bright.mean(dim=2)]  # over rows: along x; over columns: along y
+        steps = [self.rise(profile[:, None]) for profile in profiles]
+        return torch.stack([steps[0][:, 0], steps[1][:, 0], steps[0][:, 1], steps[1][:, 1]], dim=1) * 60
+
+
+def snapper_told(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - any value of metadata
+    """Metadata that use reads."""
+    return {
+        "layers": {IMAGE: {"channels": 3, "stride_hw": [1.0, 1.0]}},
+        "input": RULE.plain(),
+        "scales": {},
+        "buffer": BUFFER,
+        "min_box_px": 4.0,
+        "confidence": CONFIDENCE,
+        "fingerprints": {"backbone_sha256": "b" * 64, "checkpoint_sha256": "c" * 64},
+        **changes,
+    }
+
+
+def steps_inference() -> SnapInference:
+    """The model with decision and calibration."""
+    return SnapInference(Steps(), [IMAGE], DECISION, CALIBRATION).eval()
+
+
+def write_snapper(folder: Path, **changes: Any) -> Path:  # noqa: ANN401 - any value of metadata
+    """A folder as `snapper_export` writes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = export_snapper(steps_inference(), [SPEC], INPUT_HW, 20, snapper_told(**changes), folder / SNAPPER_FILE)
+    write_json(folder / SNAPPER_METADATA_FILE, written.metadata)
+    return folder
+
+
+def bright_boxes(hw: tuple[int, int], boxes: list[tuple[int, int, int, int]]) -> NDArray[np.uint8]:
+    """A dark picture (H, W, 3) with bright xyxy boxes."""
+    pixels = np.full((*hw, 3), 20, dtype=np.uint8)
+    for x0, y0, x1, y1 in boxes:
+        cv2.rectangle(pixels, (x0, y0), (x1 - 1, y1 - 1), (230, 240, 220), -1)
+    return pixels

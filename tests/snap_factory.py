@@ -1,4 +1,4 @@
-"""A Snapper that needs no training: it sees bright rectangles on dark ground, by the image alone, and is exported like any other."""
+"""A Snapper that needs no training: it sees bright rectangles on dark ground, and is exported like any other."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ CONFIDENCE = {"tolerance": 0.02, "keep_below": 0.3, "review_below": 0.6}
 
 
 class Steps(nn.Module):
-    """Logits (R, 4, n): how much brighter it gets towards the middle at each position, by convolutions with the weights -1 and 1."""
+    """Logits (R, 4, n): how much brighter it gets towards the middle at each position, by convolutions of fixed weights."""
 
     def __init__(self) -> None:
         """Fixed weights."""

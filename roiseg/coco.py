@@ -198,7 +198,21 @@ def load_people(path: Path, category: str, bad_annotations: Literal["error", "dr
     Raises:
         AnnotationError: broken file, duplicate ids, no such category, nobody in it, or unusable annotations.
     """
-    data = read_json(path)
+    return people_in(read_json(path), path, category, bad_annotations)
+
+
+def people_in(data: Json, path: Path, category: str, bad_annotations: Literal["error", "drop"]) -> People:
+    """As `load_people`, of a file that has been read.
+
+    Args:
+        data: by `read_json`.
+        path: it was read from, for messages.
+        category: see `load_people`.
+        bad_annotations: see `load_people`.
+
+    Raises:
+        AnnotationError: see `load_people`.
+    """
     _check_ids(data["images"], "image", path)
     _check_ids(data["annotations"], "annotation", path)
     record = _category(data, category, path)

@@ -103,8 +103,8 @@ class Objects:
         large = (boxes[:, 2:] - boxes[:, :2]).min(axis=1).round(6) >= min_box_px if len(boxes) else np.zeros(0, dtype=bool)
         if not large.any():
             raise AnnotationError(
-                f"{path}: none of its {len(table)} boxes is at least {min_box_px:g} pixels wide and high (snapper.data.min_box_px), "
-                "expected some to learn from; lower it"
+                f"{path}: none of its {len(table)} boxes is at least {min_box_px:g} pixels wide and high "
+                "(snapper.data.min_box_px), expected some to learn from; lower it"
             )
         self.path = path
         self._boxes, self._ids = boxes[large], table["annotation_id"].to_numpy(dtype=np.int64)[large]
@@ -114,6 +114,11 @@ class Objects:
 
     def __len__(self) -> int:
         return len(self._boxes)
+
+    @property
+    def most(self) -> int:
+        """Boxes of the image that has most of them."""
+        return int(np.diff(self._starts).max())
 
     def of(self, row: int) -> ImageObjects:
         """The boxes of the image of a row; none where it has none."""

@@ -1,4 +1,4 @@
-"""COCO files to person-only files, index tables, and the validation pictures that are drawn on."""
+"""COCO files to person-only files, index tables, boxes of all categories, and the validation pictures that are drawn on."""
 
 import shutil
 from collections import Counter
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from roiseg.coco import DataParams, People, Subset, choose_subset, load_people, people_per_image, prepared_name, to_coco
+from roiseg.coco import DataParams, People, Subset, choose_subset, people_in, people_per_image, prepared_name, read_json, to_coco
 from roiseg.errors import MissingImageError, ParamsError
 from roiseg.files import new_folder, write_json, write_parquet
 from roiseg.geometry import ResizeMode
 from roiseg.index import PEOPLE_PER_GROUP, TOO_SMALL, build_tables
+from roiseg.objects import build_objects
 from roiseg.previews import PREVIEWS_FILE, write_previews
 from roiseg.types import HW
 
@@ -66,8 +67,10 @@ def _count_distance(count: int, wanted: int) -> tuple[int, int]:
     return abs(count - wanted), int(count < wanted)
 
 
-def prepare(params: DataParams, network_hw: HW, mode: ResizeMode, annotations_out: Path, index_out: Path) -> dict[str, int]:
-    """Write the person-only JSONs, the index tables, the validation pictures and the previews.
+def prepare(
+    params: DataParams, network_hw: HW, mode: ResizeMode, annotations_out: Path, index_out: Path, objects_out: Path
+) -> dict[str, int]:
+    """Write the person-only JSONs, the index tables, the boxes of all categories, the validation pictures and the previews.
 
     Args:
         params: section `data`.
@@ -75,12 +78,13 @@ def prepare(params: DataParams, network_hw: HW, mode: ResizeMode, annotations_ou
         mode: resize rule, likewise.
         annotations_out: folder for the JSONs (replaced whole).
         index_out: folder for `{train,val}/{images,people}.parquet`, `val/pictures/` and `val/previews.parquet` (replaced whole).
+        objects_out: folder for `{train,val}.parquet`, boxes of all categories in the images of the index (replaced whole).
 
     Returns:
         Flat counts of what was kept and dropped, keys `{split}_{what}`.
 
     Raises:
-        AnnotationError: see `roiseg.coco.load_people`.
+        AnnotationError: see `roiseg.coco.people_in`.
         MissingImageError: an image of a used subset isn't in its folder.
         ImageReadError: a validation image can't be decoded, or has another size than its annotation says.
         ParamsError: the two splits would be prepared as one file.
@@ -92,10 +96,11 @@ def prepare(params: DataParams, network_hw: HW, mode: ResizeMode, annotations_ou
             f"data.train.annotations is {first!r} and data.val.annotations is {second!r}: both would be prepared as "
             f"{prepared_name(first, 'full')}, expected names of their own; rename one of the files"
         )
-    with new_folder(annotations_out) as annotations, new_folder(index_out) as index:
+    with new_folder(annotations_out) as annotations, new_folder(index_out) as index, new_folder(objects_out) as objects:
         for name in ("train", "val"):
             split = params.split(name)
-            people = load_people(Path(split.annotations), params.category, params.bad_annotations)
+            whole = read_json(Path(split.annotations))
+            people = people_in(whole, Path(split.annotations), params.category, params.bad_annotations)
             used = people
             for subset, size in SUBSETS.items():
                 part = people if size is None else choose_subset(people, size, params.subset_seed, params.fixed_images)
@@ -106,12 +111,14 @@ def prepare(params: DataParams, network_hw: HW, mode: ResizeMode, annotations_ou
             images, table = build_tables(used, network_hw, mode, params.min_box_px)
             write_parquet(index / name / "images.parquet", images)
             write_parquet(index / name / "people.parquet", table, PEOPLE_PER_GROUP)
+            boxes, of_objects = build_objects(whole, images)
+            write_parquet(objects / f"{name}.parquet", boxes)
             if name == "val":
                 _copy_pictures(used, Path(split.images), params.fixed_images, index / name / "pictures")
                 write_previews(index / name / PREVIEWS_FILE, used, Path(split.images))
             reasons = Counter(table["drop_reason"].dropna())
             kinds = table["segmentation"].str.startswith("{")
-            counts |= {f"{name}_{key}": value for key, value in people.counts.items()}
+            counts |= {f"{name}_{key}": value for key, value in {**people.counts, **of_objects}.items()}
             counts |= {
                 f"{name}_images_used": len(images),
                 f"{name}_people_used": len(table),

@@ -1,4 +1,4 @@
-"""Stage `prepare`: COCO files to person-only files, index tables and the fixed validation pictures."""
+"""Stage `prepare`: COCO files to person-only files, index tables, boxes of all categories and the fixed validation pictures."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +9,7 @@ from roiseg.coco import DataParams
 from roiseg.console import run_stage
 from roiseg.files import write_json
 from roiseg.geometry import ResizeMode
+from roiseg.objects import OBJECTS
 from roiseg.params import PARAMS_FILE, Section, get_dotted, load_section, read_yaml
 from roiseg.prepare import prepare
 
@@ -23,11 +24,11 @@ class _Frame(Section):
 
 
 def main() -> None:
-    """Write `data/annotations`, `data/index` and `metrics/prepare.json`."""
+    """Write `data/annotations`, `data/index`, `data/objects` and `metrics/prepare.json`."""
     values = read_yaml(PARAMS_FILE)
     frame = _Frame.parse({name: get_dotted(values, f"extractor.{name}") for name in _Frame.model_fields}, "extractor")
     params = load_section(DataParams, "data", values)
-    counts = prepare(params, frame.input_hw, frame.resize, Path("data/annotations"), Path("data/index"))
+    counts = prepare(params, frame.input_hw, frame.resize, Path("data/annotations"), Path("data/index"), OBJECTS)
     write_json(Path("metrics/prepare.json"), counts)
 
 

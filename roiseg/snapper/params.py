@@ -62,7 +62,7 @@ class CachedModelParams(Section):
     sampling_ratio: int = Field(ge=1, le=4)
     layer_channels: Width
     mid_channels: Width
-    convolutions: int = Field(ge=0, le=8)
+    convolutions: int = Field(ge=1, le=8)
     decoder_channels: tuple[Width, ...] = Field(min_length=1)
     groups: int = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)
@@ -77,7 +77,7 @@ class CropModelParams(Section):
     kind: Literal["crop"]
     backbone: Literal["resnet18", "resnet34", "resnet50"]
     weights: str = Field(min_length=1)
-    crop_px: int = Field(ge=32, le=1024, multiple_of=32)
+    crop_px: int = Field(ge=64, le=1024, multiple_of=32)
     positions: int = Field(ge=8, le=1024)
     sampling_ratio: int = Field(ge=1, le=4)
     scales: Literal["single", "concat", "per_scale", "fpn_a", "fpn_b"]
@@ -118,8 +118,8 @@ class ConfidenceParams(Section):
     def _kept_is_reviewed(self) -> "ConfidenceParams":
         if self.keep_below > self.review_below:
             raise ValueError(
-                f"keep_below is {self.keep_below:g} and review_below {self.review_below:g}; expected keep_below <= review_below: an "
-                "edge that is too unsure to be moved is one to be looked at"
+                f"keep_below is {self.keep_below:g} and review_below {self.review_below:g}; expected keep_below <= review_below: "
+                "an edge that is too unsure to be moved is one to be looked at"
             )
         return self
 

@@ -13,6 +13,7 @@ CHARTS = ("loss", "learning_rate", "iou", "weights")
 IOUS = (
     *("miou_fg_roi", "iou_target_roi", "iou_nontarget_roi", "iou_bg", "never_class_2_miou_fg_roi"),
     *("miou_2class", "iou_person", "iou_background", "agreement"),
+    *("mean_iou", "rough_mean_iou", "share_iou_above_90", "edge_share_within_1px", "edge_share_within_3px"),
 )
 NO_LOSS = ("train_grad_norm", "train_mean_pixel_weight")
 

@@ -36,6 +36,8 @@ LEADING = ("miou_fg_roi", "iou_target_roi", "iou_nontarget_roi", "never_class_2_
 """Validation figures of a head in `metrics.json`."""
 LEADING_OF_NETS = ("miou_2class", "iou_person", "agreement")
 """Those of a net that tells people from background."""
+LEADING_OF_SNAPPER = ("mean_iou", "rough_mean_iou", "share_iou_above_90", "edge_px_mean", "edge_share_within_3px")
+"""Those of the model that snaps boxes, and what the rough boxes have by themselves."""
 GROUPS = {"train_": "train/", "weight_": "weights/", "val_": "val/"}
 STEPS = "skipped_steps"
 
@@ -65,7 +67,9 @@ def summary(row: Row) -> dict[str, Any]:
     groups: dict[str, dict[str, float | str]] = {"train": {}, "val": {}}
     for name, value in scalars(row).items():
         group, figure = name.split("/", 1)
-        if (group == "train" and figure != STEPS) or (group == "val" and figure in (*LEADING, *LEADING_OF_NETS)):
+        if (group == "train" and figure != STEPS) or (
+            group == "val" and figure in (*LEADING, *LEADING_OF_NETS, *LEADING_OF_SNAPPER)
+        ):
             groups[group][figure] = value if math.isfinite(value) else str(value)  # as DVCLive does: JSON has no NaN
     return {**groups, "step": int(row["epoch"])}
 

@@ -5,19 +5,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from roiseg.defaults import filled
-from roiseg.errors import ParamsError
 from roiseg.params import Section
+from roiseg.train.own import own_training
 from roiseg.train.params import TrainParams
 from roiseg.unet.augment import Augment
 from roiseg.unet.metrics import LEAD
 from roiseg.unet.person_loss import PersonLossParams
 from roiseg.unet.person_unet_params import UnetModelParams
-
-OF_HEADS = frozenset(
-    {"phases", "phase_warmup_epochs", "phase_warmup_factor", "pictures", "resume_from", "additional_epochs", "extend_policy"}
-)
-"""Keys of `train` that nothing reads where a net is trained."""
 
 
 class NetExportParams(Section):
@@ -40,19 +34,13 @@ class UnetParams(Section):
 
 
 def net_training(given: Mapping[str, Any], where: str) -> TrainParams:
-    """Keys of `train` that a net's section gives, with all others.
+    """Keys of `train` that a net's section gives, with all others; judged by the overlap with people.
 
     Args:
         given: the keys.
         where: dotted path, for messages.
 
     Raises:
-        ParamsError: any fault; or a key that has no effect on nets.
+        ParamsError: see `own_training`.
     """
-    idle = sorted(OF_HEADS & set(given))
-    if idle:
-        raise ParamsError("\n".join(f"{where}.{name}: has no effect where a net is trained; take it out" for name in idle))
-    stop = {"metric": LEAD, "mode": "max", "patience": None}
-    own = given.get("early_stop")
-    whole = {**given, "early_stop": {**stop, **own} if isinstance(own, Mapping) else stop if own is None else own}
-    return TrainParams.parse(filled("train", whole, where), where)
+    return own_training(given, where, LEAD)

@@ -103,6 +103,7 @@ def test_prepare_writes_every_file(tmp_path: Path, sets: tuple[Path, Path]) -> N
         "letterbox",
         tmp_path / "ann",
         tmp_path / "index",
+        tmp_path / "objects",
     )
     stems = [f"instances_{split}_person_only_no_crowd" for split in ("train", "val")]
     parts = [f"{stem}{part}.json" for stem in stems for part in ("", "_100", "_500")]
@@ -119,7 +120,9 @@ def test_prepare_writes_every_file(tmp_path: Path, sets: tuple[Path, Path]) -> N
 
 def test_prepare_counts_add_up(tmp_path: Path, sets: tuple[Path, Path]) -> None:
     train, val = sets
-    counts = prepare(data_params(train, val, min_box_px=14), NETWORK_HW, "stretch", tmp_path / "ann", tmp_path / "index")
+    counts = prepare(
+        data_params(train, val, min_box_px=14), NETWORK_HW, "stretch", tmp_path / "ann", tmp_path / "index", tmp_path / "objects"
+    )
     for split, path in (("train", train), ("val", val)):
         part = {key.removeprefix(f"{split}_"): value for key, value in counts.items() if key.startswith(f"{split}_")}
         lost = part["images_without_people"] + part["images_with_crowd"] + part["images_without_usable_people"]
@@ -137,7 +140,10 @@ def test_prepare_counts_add_up(tmp_path: Path, sets: tuple[Path, Path]) -> None:
 
 def test_prepare_twice_gives_the_same_bytes(tmp_path: Path, sets: tuple[Path, Path]) -> None:
     params = data_params(*sets)
-    counts = [prepare(params, NETWORK_HW, "letterbox", tmp_path / run / "a", tmp_path / run / "i") for run in ("one", "two")]
+    counts = [
+        prepare(params, NETWORK_HW, "letterbox", tmp_path / run / "a", tmp_path / run / "i", tmp_path / run / "o")
+        for run in ("one", "two")
+    ]
     assert counts[0] == counts[1]
     assert list(counts[0]) == list(counts[1])
     assert files_in(tmp_path / "one") == files_in(tmp_path / "two")
@@ -149,7 +155,7 @@ def test_subset_is_what_the_tables_hold(tmp_path: Path, monkeypatch: pytest.Monk
     train, val = sets
     fixed = sorted(item.name for item in (val.parent / "images").iterdir())[:1]
     params = data_params(train, val, subset="100", fixed_images=fixed)
-    counts = prepare(params, NETWORK_HW, "stretch", tmp_path / "ann", tmp_path / "index")
+    counts = prepare(params, NETWORK_HW, "stretch", tmp_path / "ann", tmp_path / "index", tmp_path / "objects")
     assert (counts["train_images_kept"], counts["train_images_used"], counts["val_images_used"]) == (8, 2, 2)
     sizes = {}
     for split in ("train", "val"):
@@ -166,13 +172,17 @@ def test_subset_is_what_the_tables_hold(tmp_path: Path, monkeypatch: pytest.Monk
 def test_image_outside_the_subset_may_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SUBSETS", {"full": None, "500": 3, "100": 2})
     path = make_coco(tmp_path / "set", images=5)
-    prepare(data_params(path, path, subset="100"), NETWORK_HW, "stretch", tmp_path / "ann", tmp_path / "index")
+    prepare(
+        data_params(path, path, subset="100"), NETWORK_HW, "stretch", tmp_path / "ann", tmp_path / "index", tmp_path / "objects"
+    )
     used = set(pd.read_parquet(tmp_path / "index" / "val" / "images.parquet")["file_name"])
     unused = next(item for item in sorted((tmp_path / "set" / "images").iterdir()) if item.name not in used)
     unused.unlink()
-    prepare(data_params(path, path, subset="100"), NETWORK_HW, "stretch", tmp_path / "ann", tmp_path / "index")
+    prepare(
+        data_params(path, path, subset="100"), NETWORK_HW, "stretch", tmp_path / "ann", tmp_path / "index", tmp_path / "objects"
+    )
     with pytest.raises(MissingImageError, match=rf"1 of 5 images .* first {unused.name}; set data"):
-        prepare(data_params(path, path), NETWORK_HW, "stretch", tmp_path / "ann", tmp_path / "index")
+        prepare(data_params(path, path), NETWORK_HW, "stretch", tmp_path / "ann", tmp_path / "index", tmp_path / "objects")
 
 
 def test_picture_in_a_subfolder_is_copied(tmp_path: Path) -> None:
@@ -181,7 +191,7 @@ def test_picture_in_a_subfolder_is_copied(tmp_path: Path) -> None:
     source = tmp_path / "set" / "images" / "part" / "a.png"
     source.parent.mkdir(parents=True)
     cv2.imwrite(str(source), np.zeros((48, 64, 3), dtype=np.uint8))
-    prepare(data_params(path, path), NETWORK_HW, "stretch", tmp_path / "ann", tmp_path / "index")
+    prepare(data_params(path, path), NETWORK_HW, "stretch", tmp_path / "ann", tmp_path / "index", tmp_path / "objects")
     assert (tmp_path / "index" / "val" / "pictures" / "part" / "a.png").read_bytes() == source.read_bytes()
     assert Previews(tmp_path / "index" / "val" / "previews.parquet").picture(5).shape == (48, 64, 3)
 
@@ -190,14 +200,14 @@ def test_splits_of_one_name_are_refused(tmp_path: Path) -> None:
     train, val = make_coco(tmp_path / "train", images=1), make_coco(tmp_path / "val", images=1)
     message = r"train/annotations\.json' and data\.val\.annotations is .*both would be prepared as annotations_.*rename one"
     with pytest.raises(ParamsError, match=message):
-        prepare(data_params(train, val), NETWORK_HW, "stretch", tmp_path / "ann", tmp_path / "index")
+        prepare(data_params(train, val), NETWORK_HW, "stretch", tmp_path / "ann", tmp_path / "index", tmp_path / "objects")
 
 
 @pytest.mark.parametrize("fault", ["annotation", "image", "bytes"])
 def test_prepare_that_fails_leaves_the_old_outs(tmp_path: Path, sets: tuple[Path, Path], fault: str) -> None:
-    outs = tmp_path / "out" / "ann", tmp_path / "out" / "index"
+    outs = tmp_path / "out" / "ann", tmp_path / "out" / "index", tmp_path / "out" / "objects"
     prepare(data_params(*sets), NETWORK_HW, "stretch", *outs)
-    before = files_in(outs[0]), files_in(outs[1])
+    before = [files_in(out) for out in outs]
     bad = make_coco(tmp_path / "bad", images=2)
     if fault == "image":
         next((tmp_path / "bad" / "images").iterdir()).unlink()
@@ -214,7 +224,7 @@ def test_prepare_that_fails_leaves_the_old_outs(tmp_path: Path, sets: tuple[Path
         write_coco(bad, data)
         with pytest.raises(AnnotationError, match="1 person annotations can't be used"):
             prepare(data_params(sets[0], bad), NETWORK_HW, "stretch", *outs)
-    assert (files_in(outs[0]), files_in(outs[1])) == before
+    assert [files_in(out) for out in outs] == before
 
 
 def test_prepare_drops_and_counts_where_params_say_so(tmp_path: Path) -> None:
@@ -223,7 +233,14 @@ def test_prepare_drops_and_counts_where_params_say_so(tmp_path: Path) -> None:
     data["annotations"][0]["bbox"][2] = 0
     data["annotations"][-1]["segmentation"] = [[1, 2]]
     write_coco(path, data)
-    counts = prepare(data_params(path, path, bad_annotations="drop"), NETWORK_HW, "stretch", tmp_path / "ann", tmp_path / "index")
+    counts = prepare(
+        data_params(path, path, bad_annotations="drop"),
+        NETWORK_HW,
+        "stretch",
+        tmp_path / "ann",
+        tmp_path / "index",
+        tmp_path / "objects",
+    )
     assert counts["val_people_zero_area_box"] == 1
     assert counts["val_people_bad_segmentation"] == 1
     assert counts["val_people_used"] == counts["val_people"] - 2

@@ -16,7 +16,9 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared data set of 11 images of random sizes, and a detector."""
     folder = tmp_path_factory.mktemp("origin")
     annotations = make_coco(folder, IMAGES, seed=4)
-    prepare(data_params(annotations, annotations), INPUT_HW, "stretch", folder / "annotations", folder / "index")
+    prepare(
+        data_params(annotations, annotations), INPUT_HW, "stretch", folder / "annotations", folder / "index", folder / "objects"
+    )
     make_detector(folder / "detector.onnx", detections=True)
     return folder
 

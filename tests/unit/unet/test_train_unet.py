@@ -26,10 +26,11 @@ from roiseg.errors import CheckpointError, ParamsError, StoreMismatchError
 from roiseg.params import NOTHING_KEPT, PARAMS_FILE, overlay, read_yaml
 from roiseg.schema import check_params
 from roiseg.train.checkpoint import BEST, load_checkpoint
+from roiseg.train.own import OF_HEADS
 from roiseg.types import IMAGE
 from roiseg.unet.data import whole_batches
 from roiseg.unet.metrics import PersonMetrics
-from roiseg.unet.params import OF_HEADS, net_training
+from roiseg.unet.params import net_training
 from roiseg.unet.person_unet import PersonUnet
 from roiseg.unet.train import LIVE, MODELS, load_unet, train_unet
 

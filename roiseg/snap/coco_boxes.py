@@ -1,7 +1,7 @@
 """The boxes of a COCO file, and what became of them: some hundred bytes each, whatever else the file says of them."""
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,10 @@ class CocoBoxes:
         self.files: list[tuple[str, HW | None]] = []
         self._names: dict[Any, int] = {}
         self._values, self._owners = array("d"), list[Any]()
-        takers = {"images": self._take_image, "annotations": lambda item: self._take_annotation(item, least_px)}
+        takers: dict[str, Callable[[Record], None]] = {
+            "images": self._take_image,
+            "annotations": lambda item: self._take_annotation(item, least_px),
+        }
         seen = set[str]()
         for section, items in read_sections(coco):
             if section in takers and isinstance(items, Iterator):

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from roiseg.cli_serve import serve
+from roiseg.cli_snap import SNAPPER_FOLDER, snap, snap_effect
 from roiseg.console import OUTPUT, speaking, tell
 from roiseg.errors import RoisegError
 from roiseg.onnx_names import OWN_FILTER
@@ -30,6 +31,8 @@ app.add_typer(params, name="params")
 app.add_typer(cache, name="cache")
 app.add_typer(train, name="train")
 app.command()(serve)
+app.command()(snap)
+app.command("snap-effect")(snap_effect)
 
 MODEL_FOLDER = Path("models/onnx/default")
 
@@ -59,6 +62,8 @@ def predict(  # noqa: PLR0913 - one for each option
     segmentation: Annotated[Literal["rle", "polygons", "both"], typer.Option(help="predictions.json, polygons.json.")] = "both",
     tolerance: Annotated[float, typer.Option(min=0, help="Pixels that a polygon may leave the mask; 0: exact.")] = 1.0,
     min_area: Annotated[float, typer.Option(min=0, help="Pixels; polygons leave out smaller pieces, fill smaller holes.")] = 16.0,
+    snapped: Annotated[bool, typer.Option("--snap", help="Boxes are snapped to what they are around first.")] = False,
+    snapper: Annotated[Path, typer.Option(help="With --snap: folder that `snapper_export` wrote.")] = SNAPPER_FOLDER,
 ) -> None:
     """Masks of people as PNGs, COCO results and polygons, overlays; status 1 if an image fails, but the rest is done."""
     with speaking():
@@ -66,13 +71,14 @@ def predict(  # noqa: PLR0913 - one for each option
         from roiseg.predict.boxes import choose_boxes
         from roiseg.predict.outputs import MASKS, OVERLAYS, Wanted
         from roiseg.predict.run import Run
+        from roiseg.predict.snapping import snapper_for
         from roiseg.predict.sources import find_sources
 
         sources, table = find_sources(inputs, [out / OVERLAYS, out / MASKS]), choose_boxes(boxes, box_format, frame)
         kinds = segmentation in ("rle", "both"), segmentation in ("polygons", "both")
         wanted = Wanted(None if overlays == "none" else overlays, masks, *kinds, tolerance, min_area)
         predictor = Predictor(model, provider, filter_file=None if filter_file == "none" else filter_file)
-        summary = Run(predictor, table, batch, wanted, out)(sources)
+        summary = Run(predictor, table, batch, wanted, out, snapper_for(predictor, snapper, provider) if snapped else None)(sources)
         OUTPUT.print(f"{summary}{f': {out}' if summary.pictures else ''}", highlight=False)
         if summary.faults:
             sys.exit(1)

@@ -117,3 +117,31 @@ def keep_counts(model: onnx.ModelProto) -> None:
     read = {name for node in model.graph.node for name in node.input}
     del model.graph.initializer[:]
     model.graph.initializer.extend(item for name, item in constants.items() if name in read)
+
+
+def count_axes_from_front(model: onnx.ModelProto) -> None:
+    """Name the axes that are reduced by their place from the front, where the exporter counts from the back.
+
+    The same values. But onnxruntime 1.31 reduces no axis counted from the back where there are no ROIs, and the next node then
+    refuses the shape.
+
+    Args:
+        model: it is changed.
+    """
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    ranks = {item.name: len(item.type.tensor_type.shape.dim) for item in (*graph.input, *graph.value_info)}
+    constants = {item.name: item for item in model.graph.initializer}
+    for node in model.graph.node:
+        rank = ranks.get(node.input[0], 0) if node.input else 0
+        if not rank or not (node.op_type.startswith("Reduce") or node.op_type in ("ArgMax", "ArgMin")):
+            continue
+        for attribute in node.attribute:
+            if attribute.name == "axis" and attribute.i < 0:
+                attribute.i += rank
+        axes = numpy_helper.to_array(constants[node.input[1]]) if len(node.input) > 1 and node.input[1] in constants else None
+        if axes is not None and (axes < 0).any():
+            name = f"{node.input[1]}_of_{rank}"
+            if name not in constants:
+                constants[name] = numpy_helper.from_array(axes % rank, name)
+                model.graph.initializer.append(constants[name])
+            node.input[1] = name

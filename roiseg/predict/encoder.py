@@ -92,7 +92,8 @@ class Encoder:
         """
         self._path, self._reader, self._provider = path, reader, provider
         self._session: onnxruntime.InferenceSession | None = None
-        self._input, self._batch_size = "", None
+        self._input = ""
+        self._batch_size: int | None = None
         self.reading = reading
         self._outputs = self._open(reading)
 

@@ -21,6 +21,7 @@ from roiseg.predict.given import pixel_boxes
 from roiseg.predict.outputs import Found, Outputs, Wanted
 from roiseg.predict.person import PersonMask
 from roiseg.predict.predictor import Predictor
+from roiseg.predict.snapping import Snapping
 from roiseg.predict.sources import Source
 from roiseg.progress import Ticker, progress
 
@@ -72,6 +73,7 @@ class Run:
         batch: pictures that go through the backbone together.
         wanted: what is written.
         out: folder for it; files of the same names are replaced.
+        snapping: what snaps the boxes first; None: they stay as they are.
     """
 
     predictor: Predictor
@@ -79,6 +81,7 @@ class Run:
     batch: int
     wanted: Wanted
     out: Path
+    snapping: Snapping | None = None
 
     def __post_init__(self) -> None:
         self._summary = Summary()
@@ -180,6 +183,8 @@ class Run:
         else:
             boxes = pixel_boxes(asked.boxes, encoded.image_hw, self.boxes.box_format, self.boxes.frame, frame.what)
             scores = asked.scores
+        if self.snapping is not None:
+            boxes = self.snapping(encoded, frame.pixels, boxes, frame.what)
         people = self.predictor.masks(encoded, boxes, frame.what)
         return people, [person.score * float(score) for person, score in zip(people, np.asarray(scores), strict=True)]
 

@@ -271,7 +271,9 @@ def _metadata(session: onnxruntime.InferenceSession, path: Path) -> dict[str, An
         found = json.loads(text)
     except ValueError as error:
         raise GraphError(f"{path}: its {METADATA_KEY!r} metadata isn't JSON ({error}), {expected}") from error
-    missing = [key for key in NEEDED if key not in found] if isinstance(found, dict) else list(NEEDED)
+    if not isinstance(found, dict):
+        raise GraphError(f"{path}: its {METADATA_KEY!r} metadata is {text[:60]!r}, no mapping, {expected}")
+    missing = [key for key in NEEDED if key not in found]
     if missing:
         raise GraphError(f"{path}: its {METADATA_KEY!r} metadata lacks {', '.join(missing)}, {expected}")
     wanted = {*map(feature_input, found["layers"]), WINDOWS}

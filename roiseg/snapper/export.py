@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from roiseg.cache.params import CacheParams, ReaderParams, asked_fields
+from roiseg.cache.params import asked_fields
 from roiseg.errors import CheckpointError
 from roiseg.evaluate.complexity import counted_figures
 from roiseg.export.half import make_half
@@ -17,7 +17,6 @@ from roiseg.export.metadata import FRAMES, PREPROCESSING, Learnt
 from roiseg.export.quantize import make_int8
 from roiseg.export.timing import measure
 from roiseg.extractor.graph import bake_scales, keep_layers, load_graph
-from roiseg.extractor.params import ExtractorParams
 from roiseg.files import new_folder, sha256_file, write_bytes, write_json
 from roiseg.onnx_names import (
     BACKBONE_FILE,
@@ -35,6 +34,7 @@ from roiseg.snapper.onnx import OnnxSnapper, SnapInference, export_snapper
 from roiseg.snapper.params import SnapperParams
 from roiseg.snapper.parity import RealBoxes, mean_iou, snap_parity
 from roiseg.snapper.windows import EDGES
+from roiseg.stored import StoredSections
 from roiseg.train.checkpoint import Checkpoint
 from roiseg.types import IMAGE, FeatureSpec
 
@@ -65,9 +65,7 @@ class SnapExportInputs:
         file: that it was read from.
         calibration: from peak and entropy to confidences.
         tolerance: that the calibration was fitted for.
-        extractor: section of that name.
-        cache: section of that name.
-        reader: section of that name.
+        stored: sections of the store.
         train: training split, to calibrate INT8 on.
         val: validation split, to compare on.
         backbone: the cut ONNX.
@@ -80,9 +78,7 @@ class SnapExportInputs:
     file: Path
     calibration: Calibration
     tolerance: float
-    extractor: ExtractorParams
-    cache: CacheParams
-    reader: ReaderParams
+    stored: StoredSections
     train: SnapDataset
     val: SnapDataset
     backbone: Path
@@ -112,7 +108,7 @@ class SnapExportPaths:
 def snapper_metadata(inputs: SnapExportInputs) -> dict[str, Any]:
     """What a Snapper's files say of it, but for what the graph says of itself."""
     params, learnt = inputs.params, Learnt.of(inputs.checkpoint, inputs.file)
-    asked = asked_fields(inputs.extractor, inputs.cache)
+    asked = asked_fields(inputs.stored.extractor, inputs.stored.cache)
     names = [spec.name for spec in inputs.specs]
     return {
         "kind": params.model.kind,
@@ -165,9 +161,9 @@ def export_snapper_files(inputs: SnapExportInputs, paths: SnapExportPaths) -> di
             f"the calibration is for edges within {inputs.tolerance:g} of a window, but snapper.confidence.tolerance is "
             f"{inputs.params.confidence.tolerance:g}; run `dvc repro snapper_evaluate`, which fits it"
         )
-    specs, input_hw = inputs.specs, inputs.extractor.input_hw
+    specs, input_hw = inputs.specs, inputs.stored.extractor.input_hw
     inference = SnapInference(inputs.module, [spec.name for spec in specs], inputs.params.decision, inputs.calibration).eval()
-    real = RealBoxes.spread(inputs.val, params.images, inputs.reader)
+    real = RealBoxes.spread(inputs.val, params.images, inputs.stored.reader)
     with new_folder(paths.out) as folder:
         path = folder / SNAPPER_FILE
         written = export_snapper(inference, specs, input_hw, params.opset, snapper_metadata(inputs), path)
@@ -208,7 +204,7 @@ def _write_variants(inputs: SnapExportInputs, path: Path) -> dict[str, Path]:
     if "fp16" in files:
         make_half(path, files["fp16"], exact_answers=True)
     if "int8" in files:
-        calibration = RealBoxes.spread(inputs.train, inputs.params.export.images, inputs.reader)
+        calibration = RealBoxes.spread(inputs.train, inputs.params.export.images, inputs.stored.reader)
         make_int8(path, files["int8"], _feeds(calibration, [spec.name for spec in inputs.specs]))
     return files
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from roiseg.errors import ParityError
 from roiseg.export.onnx import IMAGES, ExportedHead, described, example_inputs, write_model
 from roiseg.export.simplify import simplify
-from roiseg.export.trace import trace
+from roiseg.export.trace import count_axes_from_front, trace
 from roiseg.onnx_names import BOXES, CONFIDENCES, WINDOWS, feature_input
 from roiseg.runtime import ORT_ERRORS, make_session
 from roiseg.snapper.calibration import PEAK_MARGIN, Calibration
@@ -81,6 +81,7 @@ def export_snapper(
     # Sizes 2 and 3: torch.export takes a size of 0 or 1 for a constant.
     example = example_inputs(specs, input_hw, images=2, rois=3, seed=0)
     model = trace(inference, example, (list(inputs), [BOXES, CONFIDENCES]), (tuple(inputs.values()),), opset, str(path))
+    count_axes_from_front(model)
     for item in model.graph.output:
         item.type.tensor_type.shape.dim[0].dim_param = ROIS
     nodes = len(model.graph.node)

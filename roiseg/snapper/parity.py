@@ -26,6 +26,9 @@ SIZES = ((1, 1), (3, 7), (3, 0), (1, 17))
 
 BOXES_PER_PASS = 16
 
+SMALLEST = 1e-3
+"""Side of a window, unit frame, that differences are shares of at least: within less, float32 knows no place to a thousandth."""
+
 UNDECIDED = 1e-4
 """Logits that are no further apart are a draw: which position is the likeliest is then left to the last bits of a sum."""
 
@@ -78,7 +81,7 @@ class SnapParity:
     """How far a file is from the model that it was exported from.
 
     Attributes:
-        max_abs: largest difference of an edge (unit frame) or a confidence.
+        max_abs: largest difference of an edge (share of its window's side) or a confidence.
         edges: how many were compared.
         undecided: edges left out, since torch's own two likeliest positions are a draw.
         mean_iou: of the file on real boxes.
@@ -141,12 +144,14 @@ def _difference(
     worst = 0.0
     expected, found = inference(*inputs), file(*inputs)
     where = f"{len(inputs[0])} {kind} images and {len(inputs[-1])} boxes"
-    for name, want, have in zip((BOXES, CONFIDENCES), expected, found, strict=True):
+    low, high = inputs[-1][:, 1:3], inputs[-1][:, 3:]
+    scales = (high - low).repeat(1, 2).clamp(min=SMALLEST), torch.ones(len(low), 4)
+    for name, want, have, scale in zip((BOXES, CONFIDENCES), expected, found, scales, strict=True):
         if have.shape != want.shape:
             raise ParityError(
                 f"{file.path}: {name} is {list(have.shape)} for {where}, expected {list(want.shape)}; export it again"
             )
-        apart = float((have - want).abs()[clear].max()) if clear.any() else 0.0
+        apart = float(((have - want).abs() / scale)[clear].max()) if clear.any() else 0.0
         # What isn't a number differs from everything.
         if not apart <= tolerance:
             raise ParityError(

@@ -157,8 +157,8 @@ class SnapDataset:
         windows = np.concatenate([image, np.concatenate([self.unit_windows(sample) for sample in samples])], axis=1)
         targets = np.concatenate([into_windows(sample.truth, sample.windows) for sample in samples])
         weights = np.concatenate([sample.weights for sample in samples])
-        numbers = (torch.from_numpy(values.astype(np.float32)) for values in (windows, targets, weights))
-        return SnapBatch([sample.row for sample in samples], dict(features), *numbers, samples, counted)
+        found = [torch.from_numpy(values.astype(np.float32)) for values in (windows, targets, weights)]
+        return SnapBatch([sample.row for sample in samples], dict(features), found[0], found[1], found[2], samples, counted)
 
 
 def _some(found: ImageObjects, count: int, rng: np.random.Generator) -> ImageObjects:

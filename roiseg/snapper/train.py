@@ -11,6 +11,7 @@ from torch import nn
 from roiseg.errors import ParamsError
 from roiseg.evaluate.pictures import load_fixed
 from roiseg.files import sha256_file
+from roiseg.own_training import own_training
 from roiseg.params import nearest
 from roiseg.snapper.build import build_snapper, check_model, load_snapper
 from roiseg.snapper.loss import SnapLoss
@@ -22,7 +23,6 @@ from roiseg.snapper.weights import IMAGENET, NO_WEIGHTS
 from roiseg.stored import StoredSections
 from roiseg.train.checkpoint import BEST
 from roiseg.train.log import Observer
-from roiseg.train.own import own_training
 from roiseg.train.params import TrainParams
 from roiseg.train.run import Phase, Run
 from roiseg.train.stage import Outs, hash_index, stores_of, train_run

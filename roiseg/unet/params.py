@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from roiseg.own_training import own_training
 from roiseg.params import Section
-from roiseg.train.own import own_training
 from roiseg.train.params import TrainParams
 from roiseg.unet.augment import Augment
 from roiseg.unet.metrics import LEAD

@@ -128,8 +128,8 @@ def test_pooling_keeps_position_on_its_own_axis() -> None:
 
 
 def test_each_edge_is_told_along_its_own_axis() -> None:
-    decoders = EdgeDecoders(1, [2], (6, 8), 20)
     torch.manual_seed(0)
+    decoders = EdgeDecoders(1, [16], (6, 8), 20)
     rows, columns = torch.rand(1, 1, 6), torch.rand(1, 1, 8)
     before = decoders(rows, columns)
     along, across = decoders(rows + torch.rand(1, 1, 6), columns), decoders(rows, columns + torch.rand(1, 1, 8))

@@ -23,10 +23,10 @@ from trainer_factory import rows_of
 
 from roiseg.batches import Loading
 from roiseg.errors import CheckpointError, ParamsError, StoreMismatchError
+from roiseg.own_training import OF_HEADS
 from roiseg.params import NOTHING_KEPT, PARAMS_FILE, overlay, read_yaml
 from roiseg.schema import check_params
 from roiseg.train.checkpoint import BEST, load_checkpoint
-from roiseg.train.own import OF_HEADS
 from roiseg.types import IMAGE
 from roiseg.unet.data import whole_batches
 from roiseg.unet.metrics import PersonMetrics

@@ -39,6 +39,7 @@ from roiseg.extractor.session import Backbone
 from roiseg.files import write_json
 from roiseg.network_input import Pixels, as_input
 from roiseg.params import load_params, load_section
+from roiseg.stored import StoredSections
 from roiseg.train.checkpoint import BEST
 from roiseg.train.learner import Learner
 from roiseg.train.memory import limit_kernels
@@ -48,7 +49,7 @@ from roiseg.train.world import World, deterministic, make_fabric
 from roiseg.types import IMAGE, TEACHER
 from roiseg.unet.data import PersonBatch
 from roiseg.unet.params import UnetParams, net_training
-from roiseg.unet.train import MODELS, StoredSections, load_unet
+from roiseg.unet.train import MODELS, load_unet, open_people
 from roiseg.work import WORK
 
 SIDES = {
@@ -151,8 +152,8 @@ def train(side: str, root: Path) -> None:
     cached = side == "cached"
     layers = [IMAGE, *detected, TEACHER] if cached else [IMAGE]
     splits = (
-        stored.open_people("train", layers, params.model, teacher=cached),
-        stored.open_people("val", layers, params.model, teacher=cached),
+        open_people(stored, "train", layers, params.model, teacher=cached),
+        open_people(stored, "val", layers, params.model, teacher=cached),
     )
     task = make_task(params, splits, stored.extractor.input_hw, training.weight_decay)
     fabric = make_fabric(training)

@@ -1,7 +1,7 @@
 """Which class every section of params.yaml has: for checking the whole file at once."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -23,6 +23,9 @@ from roiseg.rgb import NAME, PARTS, rgb_values
 from roiseg.sample.params import SampleParams
 from roiseg.sampler import SamplerParams
 from roiseg.shares import check_padding
+from roiseg.snapper.build import check_model, snapper_layers
+from roiseg.snapper.params import SnapperParams
+from roiseg.snapper.train import snap_training
 from roiseg.train.params import TrainParams
 from roiseg.train.phases import resolve_phases
 from roiseg.train.tensorboard import WatchParams
@@ -47,6 +50,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "export": ExportParams,
     "unet": UnetParams,
     "distill": DistillParams,
+    "snapper": SnapperParams,
 }
 """All but `heads`, a list, `model`, whose class depends on the head, and `rgb`, which has those of the others."""
 
@@ -79,6 +83,7 @@ def check_params(values: Mapping[str, Any]) -> None:
     attempt(_check_layers, values)
     attempt(_check_nets, values)
     attempt(_check_rgb, values)
+    attempt(_check_snapper, values)
     heads = values.get("heads")
     for head in [item for item in heads if isinstance(item, str)] if isinstance(heads, list) else ():
         attempt(_check_preset, values, head)
@@ -154,6 +159,26 @@ def _check_rgb(values: Mapping[str, Any]) -> None:
         )
 
 
+def _check_snapper(values: Mapping[str, Any]) -> None:
+    """Section `snapper` within itself, and that what it reads is stored."""
+    try:
+        snapper = SnapperParams.parse(values.get("snapper"), "snapper")
+    except ParamsError:
+        return  # told with the section
+    faults: list[str] = []
+    for check in (
+        lambda: snap_training(snapper.train),
+        lambda: check_model(snapper.model),
+        lambda: _check_stored(values, "snapper.model", snapper_layers(snapper.model)),
+    ):
+        try:
+            check()
+        except ParamsError as error:
+            faults += str(error).splitlines()
+    if faults:
+        raise ParamsError("\n".join(faults))
+
+
 def _check_export(values: Mapping[str, Any]) -> None:
     """That the detector has the boxes that are to be exported."""
     try:
@@ -187,21 +212,26 @@ def _check_shares(values: Mapping[str, Any], head: str) -> None:
 def _check_layers(values: Mapping[str, Any]) -> None:
     """The model, and that what it reads is extracted: a slip that would otherwise show after `extract`."""
     model = parse_model(values.get("model") or {})
+    _check_stored(values, "model", model.layers)
+
+
+def _check_stored(values: Mapping[str, Any], where: str, layers: Sequence[str]) -> None:
+    """That layers which `{where}.layers` names, or stands for, are extracted."""
     try:
         extracted = ExtractorParams.parse(values.get("extractor"), "extractor").layers
         stored = CacheParams.parse(values.get("cache"), "cache").image
     except ParamsError:
         return  # told with their sections
-    if IMAGE in model.layers and not stored:
+    if IMAGE in layers and not stored:
         raise ParamsError(
-            f"model.layers: {IMAGE!r} is there and cache.image is false; set cache.image to true and run `dvc repro extract`, so "
+            f"{where}.layers: {IMAGE!r} is there and cache.image is false; set cache.image to true and run `dvc repro extract`, so "
             "that it is stored"
         )
-    unknown = [name for name in model.layers if name not in extracted and name != IMAGE]
+    unknown = [name for name in layers if name not in extracted and name != IMAGE]
     if unknown:
         raise ParamsError(
             "\n".join(
-                f"model.layers: {name!r} isn't in extractor.layers; "
+                f"{where}.layers: {name!r} isn't in extractor.layers; "
                 + (f"only section {NAME} reads it" if name == TEACHER else nearest(name, extracted))
                 for name in unknown
             )

@@ -7,8 +7,8 @@ from roiseg.distill.distill import LIVE, MODELS, distill
 from roiseg.distill.params import DistillParams
 from roiseg.export.net_files import NetPaths, export_net_files
 from roiseg.params import PARAMS_FILE, load_section, read_yaml
+from roiseg.stored import StoredSections
 from roiseg.train.log import LiveCurves
-from roiseg.unet.train import StoredSections
 
 
 def main() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from roiseg.console import run_stage
 from roiseg.files import write_json
 from roiseg.params import PARAMS_FILE, read_yaml
+from roiseg.stored import StoredSections
 from roiseg.unet.teacher import write_teacher
-from roiseg.unet.train import StoredSections
 
 
 def main(split: str) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 from roiseg.console import is_helper, run_stage
 from roiseg.export.net_files import NetPaths, export_net_files
 from roiseg.params import PARAMS_FILE, load_section, read_yaml
+from roiseg.stored import StoredSections
 from roiseg.train.log import LiveCurves
 from roiseg.unet.params import UnetParams
-from roiseg.unet.train import LIVE, MODELS, StoredSections, train_unet
+from roiseg.unet.train import LIVE, MODELS, train_unet
 
 
 def main() -> None:

@@ -23,12 +23,13 @@ from roiseg.export.net_onnx import as_backbone, export_net
 from roiseg.files import write_bytes
 from roiseg.onnx_names import BACKBONE_FILE
 from roiseg.params import NOTHING_KEPT, overlay
+from roiseg.stored import StoredSections
 from roiseg.types import HW, IMAGE, TEACHER, StoredType
 from roiseg.unet.data import PersonDataset
 from roiseg.unet.params import UnetParams
 from roiseg.unet.person_unet import PersonUnet, build_person_unet
 from roiseg.unet.teacher import write_teacher
-from roiseg.unet.train import StoredSections
+from roiseg.unet.train import open_people
 
 NETWORK_HW = (64, 96)
 """Size of the cached images of `store_factory`."""
@@ -185,7 +186,7 @@ def task_of(params: DistillParams, dataset: Callable[[str], PersonDataset], pos_
 def people_of(params: DistillParams, split: str) -> PersonDataset:
     """A split of the project that the working folder links to, as `distill` opens it."""
     layers = [IMAGE, *(params.features.layers if params.features else ()), TEACHER]
-    return stored_sections().open_people(split, layers, params.model, teacher=True)
+    return open_people(stored_sections(), split, layers, params.model, teacher=True)
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ from roiseg.distill.student import Student
 from roiseg.distill.task import DistillTask
 from roiseg.errors import CheckpointError
 from roiseg.evaluate.pictures import load_fixed
+from roiseg.stored import StoredSections
 from roiseg.train.checkpoint import BEST, load_checkpoint
 from roiseg.train.log import Observer
 from roiseg.trained import INDEX
@@ -19,7 +20,7 @@ from roiseg.types import HW, IMAGE, TEACHER, FeatureSpec
 from roiseg.unet.data import PersonDataset
 from roiseg.unet.params import net_training
 from roiseg.unet.person_unet import PersonUnet, build_person_unet
-from roiseg.unet.train import StoredSections, load_unet_weights, measured_weight, net_run, start_files
+from roiseg.unet.train import load_unet_weights, measured_weight, net_run, open_people, start_files
 
 MODELS, LIVE = Path("models/distill"), Path("metrics/train/distill")
 WHERE = "distill"
@@ -45,7 +46,7 @@ def distill(params: DistillParams, stored: StoredSections, observers: Sequence[O
     """
     params.check()
     layers = [IMAGE, *([] if params.features is None else params.features.layers), TEACHER]
-    train, val = (stored.open_people(split, layers, params.model, teacher=True) for split in ("train", "val"))
+    train, val = (open_people(stored, split, layers, params.model, teacher=True) for split in ("train", "val"))
     training = net_training(params.train, f"{WHERE}.train")
     task = make_task(params, (train, val), stored.extractor.input_hw, training.weight_decay)
     described = {WHERE: json.loads(params.model_dump_json(exclude={"export"})), "image_hw": list(stored.extractor.input_hw)}

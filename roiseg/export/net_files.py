@@ -22,6 +22,7 @@ from roiseg.export.params import Variant
 from roiseg.files import new_folder, write_bytes, write_json
 from roiseg.network_input import Pixels
 from roiseg.onnx_names import BACKBONE_FILE, METADATA_KEY
+from roiseg.stored import StoredSections
 from roiseg.train.checkpoint import BEST, load_checkpoint
 from roiseg.types import IMAGE, TEACHER
 from roiseg.unet.data import PersonDataset
@@ -29,7 +30,7 @@ from roiseg.unet.metrics import LEAD, PersonMetrics
 from roiseg.unet.params import NetExportParams
 from roiseg.unet.person_unet import PersonUnet
 from roiseg.unet.person_unet_params import UnetModelParams
-from roiseg.unet.train import StoredSections
+from roiseg.unet.train import open_people
 
 IMAGES_PER_BATCH = 2
 PASSES = 5
@@ -86,7 +87,7 @@ def export_net_files(
         raise GraphError(f"{paths.teacher / NET_FILE}: no such file, to hold the net against; run `dvc repro unet`, or `dvc pull`")
     file = paths.models / BEST
     checkpoint = load_checkpoint(file)
-    train, val = (stored.open_people(split, [IMAGE], model) for split in ("train", "val"))
+    train, val = (open_people(stored, split, [IMAGE], model) for split in ("train", "val"))
     rows = spread(val.rows.tolist(), params.images)
     metadata = net_metadata(model, stored.extractor.input_rule(), Learnt.of(checkpoint, file)) | {"parameters": parameters(net)}
     with new_folder(paths.out) as folder:

@@ -170,8 +170,9 @@ def load_calibration(path: Path) -> tuple[Calibration, float]:
     except ValueError as error:
         raise CheckpointError(f"{path}: not the JSON of a calibration ({error}); {remedy}") from error
     wanted = (*NAMES, "tolerance")
-    numbers = [found.get(name) for name in wanted] if isinstance(found, dict) else []
-    if not numbers or not all(isinstance(item, int | float) and np.isfinite(item) for item in numbers):
+    given = [found.get(name) for name in wanted] if isinstance(found, dict) else []
+    numbers = [float(item) for item in given if isinstance(item, int | float) and np.isfinite(item)]
+    if len(numbers) < len(wanted):
         raise CheckpointError(f"{path} holds {str(found)[:80]}, expected finite numbers {', '.join(wanted)}; {remedy}")
-    peak_weight, entropy_weight, bias, tolerance = (float(item) for item in numbers)
+    peak_weight, entropy_weight, bias, tolerance = numbers
     return Calibration((peak_weight, entropy_weight, bias)), tolerance

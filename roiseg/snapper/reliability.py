@@ -61,29 +61,30 @@ def calibration_error(said: Floats, right: Bools) -> float:
     return math.fsum(apart) / flat.size
 
 
-def reliability_rows(judged: Judged) -> list[Row]:
-    """A row for each bin that isn't empty, of the bare peak and of the calibrated confidence.
+def reliability_rows(said: Floats, judged: Judged) -> list[Row]:
+    """A row for each bin that isn't empty.
+
+    Args:
+        said: (N, 4) what is taken as the probability to be right: the bare peak, or the confidence.
+        judged: the edges.
 
     Returns:
-        `said_by` ("peak" or "calibrated"), `low` and `high` of the bin, mean `confidence`, `share` within the tolerance, mean error
-        `edge_px_mean`, and the number of `edges`.
+        `low` and `high` of the bin, mean `confidence`, `share` within the tolerance, mean error `edge_px_mean`, number of `edges`.
     """
     rows: list[Row] = []
-    right, error = judged.right.ravel(), judged.error_px.ravel()
-    for name, said in (("peak", judged.peak.ravel()), ("calibrated", judged.confidence.ravel())):
-        for number, chosen in enumerate(_bins(said)):
-            if chosen.any():
-                rows.append(
-                    {
-                        "said_by": name,
-                        "low": number / BINS,
-                        "high": (number + 1) / BINS,
-                        "confidence": exact_mean(said[chosen]),
-                        "share": exact_mean(right[chosen]),
-                        "edge_px_mean": exact_mean(error[chosen]),
-                        "edges": int(chosen.sum()),
-                    }
-                )
+    flat, right, error = said.ravel(), judged.right.ravel(), judged.error_px.ravel()
+    for number, chosen in enumerate(_bins(flat)):
+        if chosen.any():
+            rows.append(
+                {
+                    "low": number / BINS,
+                    "high": (number + 1) / BINS,
+                    "confidence": exact_mean(flat[chosen]),
+                    "share": exact_mean(right[chosen]),
+                    "edge_px_mean": exact_mean(error[chosen]),
+                    "edges": int(chosen.sum()),
+                }
+            )
     return rows
 
 

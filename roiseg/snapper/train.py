@@ -11,13 +11,12 @@ from torch import nn
 from roiseg.errors import ParamsError
 from roiseg.evaluate.pictures import load_fixed
 from roiseg.files import sha256_file
-from roiseg.objects import OBJECTS, Objects
 from roiseg.params import nearest
-from roiseg.snapper.build import build_snapper, check_model, load_snapper, snapper_layers
-from roiseg.snapper.data import SnapDataset
+from roiseg.snapper.build import build_snapper, check_model, load_snapper
 from roiseg.snapper.loss import SnapLoss
 from roiseg.snapper.metrics import LEAD
 from roiseg.snapper.params import CropModelParams, SnapModelParams, SnapperParams
+from roiseg.snapper.split import MODELS, open_boxes
 from roiseg.snapper.task import FIGURES, SnapTask
 from roiseg.snapper.weights import IMAGENET, NO_WEIGHTS
 from roiseg.stored import StoredSections
@@ -30,7 +29,7 @@ from roiseg.train.stage import Outs, hash_index, stores_of, train_run
 from roiseg.train.world import make_fabric
 from roiseg.trained import INDEX
 
-MODELS, LIVE = Path("models/snapper"), Path("metrics/train/snapper")
+LIVE = Path("metrics/train/snapper")
 STAGE = "snapper_train"
 WHERE = "snapper"
 
@@ -48,23 +47,6 @@ def snap_training(given: Mapping[str, Any]) -> TrainParams:
             f"{WHERE}.train.early_stop.metric is {metric!r}, which validation doesn't give; {nearest(metric, FIGURES)}"
         )
     return training
-
-
-def open_boxes(params: SnapperParams, stored: StoredSections, split: str) -> SnapDataset:
-    """Boxes of a split and what the model reads of its images.
-
-    Args:
-        params: section `snapper`.
-        stored: sections of the store.
-        split: `train` or `val`.
-
-    Raises:
-        AnnotationError: see `Objects`.
-        StoreError, StoreMismatchError, StoreDamagedError: see `FeatureStore`.
-    """
-    index, store = stored.open(split)
-    objects = Objects(OBJECTS / f"{split}.parquet", params.data.min_box_px)
-    return SnapDataset(index, objects, store, snapper_layers(params.model), params.data)
 
 
 def train_snapper(params: SnapperParams, stored: StoredSections, observers: Sequence[Observer] = ()) -> nn.Module:

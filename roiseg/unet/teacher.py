@@ -17,9 +17,9 @@ from roiseg.extractor.inputs import ImageFile
 from roiseg.index import Index
 from roiseg.network_input import Pixels
 from roiseg.onnx_names import PERSON_LOGITS
+from roiseg.stored import StoredSections
 from roiseg.trained import FEATURES, INDEX
 from roiseg.types import IMAGE, TEACHER
-from roiseg.unet.train import StoredSections
 
 STORES = FEATURES.parent / TEACHER
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -11,20 +10,20 @@ import torch
 from torch import Tensor
 
 from roiseg.batches import Loading
-from roiseg.cache.params import CacheParams, ReaderParams
+from roiseg.cache.params import ReaderParams
 from roiseg.errors import ParamsError
 from roiseg.evaluate.overlays import write_png
 from roiseg.evaluate.pictures import load_fixed
-from roiseg.extractor.params import ExtractorParams
 from roiseg.files import new_folder, sha256_file
-from roiseg.params import NOTHING_KEPT, load_section
+from roiseg.params import NOTHING_KEPT
+from roiseg.stored import StoredSections
 from roiseg.train.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
 from roiseg.train.log import Observer, write_live
 from roiseg.train.params import TrainParams
 from roiseg.train.run import Phase, Run
 from roiseg.train.stage import Outs, hash_index, stores_of, train_run
 from roiseg.train.world import make_fabric
-from roiseg.trained import INDEX, load_weights, open_tables
+from roiseg.trained import INDEX, load_weights
 from roiseg.types import HW, IMAGE
 from roiseg.unet.data import PersonDataset, person_share
 from roiseg.unet.params import UnetParams, net_training
@@ -37,41 +36,23 @@ MODELS, LIVE = Path("models/unet"), Path("metrics/train/unet")
 WHERE = "unet"
 
 
-@dataclass(frozen=True)
-class StoredSections:
-    """The sections that say what is stored, and how it is read."""
+def open_people(
+    stored: StoredSections, split: str, layers: Sequence[str], model: UnetModelParams, *, teacher: bool = False
+) -> PersonDataset:
+    """Whole images of a split.
 
-    extractor: ExtractorParams
-    cache: CacheParams
-    reader: ReaderParams
+    Args:
+        stored: sections of the store.
+        split: `train` or `val`.
+        layers: that are read.
+        model: of the net; its input is as large as the masks.
+        teacher: whether a layer is the teacher's.
 
-    @classmethod
-    def load(cls, values: Mapping[str, Any]) -> "StoredSections":
-        """From the whole params.
-
-        Raises:
-            ParamsError: any fault.
-        """
-        return cls(
-            load_section(ExtractorParams, "extractor", values),
-            load_section(CacheParams, "cache", values),
-            load_section(ReaderParams, "reader", values),
-        )
-
-    def open_people(self, split: str, layers: Sequence[str], model: UnetModelParams, *, teacher: bool = False) -> PersonDataset:
-        """Whole images of a split.
-
-        Args:
-            split: `train` or `val`.
-            layers: that are read.
-            model: of the net; its input is as large as the masks.
-            teacher: whether a layer is the teacher's.
-
-        Raises:
-            StoreError, StoreMismatchError, StoreDamagedError: see `FeatureStore`.
-        """
-        index, store = open_tables(self.extractor, self.cache, self.reader, split, teacher=teacher)
-        return PersonDataset(index, store, layers, model.input_hw)
+    Raises:
+        StoreError, StoreMismatchError, StoreDamagedError: see `FeatureStore`.
+    """
+    index, store = stored.open(split, teacher=teacher)
+    return PersonDataset(index, store, layers, model.input_hw)
 
 
 def start_files(model: UnetModelParams) -> dict[str, str]:
@@ -96,7 +77,7 @@ def train_unet(params: UnetParams, stored: StoredSections, observers: Sequence[O
         StoreMismatchError: the store has no images.
         TrainingError: see `Trainer`.
     """
-    train, val = (stored.open_people(split, [IMAGE], params.model) for split in ("train", "val"))
+    train, val = (open_people(stored, split, [IMAGE], params.model) for split in ("train", "val"))
     hw = stored.extractor.input_hw
     build = partial(build_person_unet, params.model, hw, where=f"{WHERE}.model")
     pos_weight = 1.0 if params.train is None else measured_weight(params.loss.pos_weight, train)

@@ -97,6 +97,18 @@ def test_tiles(finished: Project, tmp_path: Path) -> None:
     assert set(found["layers"]["layer_3"]) == {"whole", "10x10", "20x20", "40x40"}
 
 
+def test_snap(finished: Project, tmp_path: Path) -> None:
+    """Both models answered, and a box costs the one on crops more."""
+    found = bench(finished, tmp_path / "out.json", "snap", "--boxes", "1", "5", "--rounds", "1")
+    assert found["parameters"]["cached"] < found["parameters"]["crop"]
+    told = found["cpu"]
+    assert told["ms_per_box"]["crop"] > told["ms_per_box"]["cached"]
+    assert told["peak_mib"]["crop"] > told["peak_mib"]["cached"] > 0
+    assert told["crop_over_cached"] == told["crop_over_cached_range"][0] > 1
+    said = finished.run("python", "-m", "bench.snap", "--boxes", "5", "1", ok=False)
+    assert "--boxes is 5 1, expected two numbers from 1, the first the smaller" in said
+
+
 @pytest.mark.slow
 def test_memory(finished: Project, tmp_path: Path) -> None:
     found = bench(finished, tmp_path / "out.json", "memory", "--images", "3")

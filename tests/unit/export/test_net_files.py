@@ -27,7 +27,7 @@ from roiseg.train.checkpoint import BEST, load_checkpoint
 from roiseg.types import IMAGE, TEACHER
 from roiseg.unet.params import NetExportParams
 from roiseg.unet.person_unet import PersonUnet
-from roiseg.unet.train import MODELS, train_unet
+from roiseg.unet.train import MODELS, open_people, train_unet
 
 PARAMS = unet_section(train={**TRAIN, "epochs": 1})
 PATHS = NetPaths(MODELS, Path("onnx/unet"), Path("metrics/unet.json"), Path("logs/unet.json"))
@@ -205,7 +205,7 @@ def test_two_exports_give_the_same_files(made: tuple[Path, PersonUnet, dict[str,
 
 def test_the_file_is_that_of_the_net(made: tuple[Path, PersonUnet, dict[str, float]], place: Project) -> None:
     root, net, _ = made
-    store = stored_sections().open_people("val", [IMAGE], PARAMS.model).store
+    store = open_people(stored_sections(), "val", [IMAGE], PARAMS.model).store
     image = torch.from_numpy(store.read(0, [IMAGE])[IMAGE]).float()[None] / 255
     with torch.no_grad():
         torch.testing.assert_close(OnnxNet(root / PATHS.out / NET_FILE)(image), net(image), rtol=1e-3, atol=1e-4)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from snap_factory import boxes_inside, snap_results
+from snapped_factory import boxes_inside, snap_results
 
 from roiseg.snapper.baselines import baseline_boxes, baseline_figures
 from roiseg.snapper.metrics import exact_mean, measure, snap_figures

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from snap_factory import chosen, snap_results
+from snapped_factory import chosen, snap_results
 from torch.nn import functional as F
 
 from roiseg.errors import CheckpointError
@@ -151,12 +151,12 @@ def judged(confidence: list[float], error: list[float]) -> Judged:
 
 
 def test_reliability_rows_written_out() -> None:
-    rows = reliability_rows(judged([0.95, 0.91, 0.3, 0.3], [0.5, 2.5, 4.0, 8.0]))
-    assert [row["said_by"] for row in rows] == ["peak", "peak", "calibrated", "calibrated"]
-    assert rows[-1] | {"confidence": 0.93} == {
-        "said_by": "calibrated", "low": 0.9, "high": 1.0, "confidence": 0.93, "share": 0.5, "edge_px_mean": 1.5, "edges": 2
-    }  # fmt: skip
-    assert rows[2]["edge_px_mean"] == 6
+    edges = judged([0.95, 0.91, 0.3, 0.3], [0.5, 2.5, 4.0, 8.0])
+    sure, unsure = reversed(reliability_rows(edges.confidence, edges))
+    assert sure.pop("confidence") == pytest.approx(0.93)
+    assert sure == {"low": 0.9, "high": 1.0, "share": 0.5, "edge_px_mean": 1.5, "edges": 2}
+    assert unsure == {"low": 0.2, "high": 0.3, "confidence": 0.3, "share": 0.0, "edge_px_mean": 6.0, "edges": 2}
+    assert [row["low"] for row in reliability_rows(edges.peak, edges)] == [0.1, 0.4]
 
 
 def test_error_by_confidence_written_out() -> None:
@@ -205,7 +205,7 @@ def test_without_edges_to_review_they_have_no_figures() -> None:
 def test_nothing_comes_of_nothing() -> None:
     empty = chosen(snap_results(3), np.zeros(0, dtype=np.int64))
     found = Judged.of(empty, TOLERANCE)
-    assert reliability_rows(found) == error_by_confidence_rows(found) == []
+    assert reliability_rows(found.peak, found) == error_by_confidence_rows(found) == []
     assert confidence_figures(empty, found, PARAMS) == {}
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from snap_factory import chosen, snap_results
+from snapped_factory import chosen, snap_results
 
 from roiseg.errors import PredictionError
 from roiseg.geometry import Floats
@@ -14,8 +14,8 @@ from roiseg.snapper.windows import EDGES
 
 def one(truth: list[float], snapped: list[float], window: list[float]) -> SnapResults:
     results = snap_results(1)
-    boxes = {"truth": truth, "snapped": snapped, "windows": window, "rough": window}
-    return replace(results, **{name: np.array([box], dtype=np.float64) for name, box in boxes.items()})
+    given = [np.array([box], dtype=np.float64) for box in (truth, snapped, window)]
+    return replace(results, truth=given[0], snapped=given[1], windows=given[2], rough=given[2])
 
 
 def test_written_out() -> None:
@@ -82,7 +82,13 @@ def test_mirrored_boxes_swap_left_and_right() -> None:
     def mirrored(boxes: Floats) -> Floats:
         return np.stack([400 - boxes[:, 2], boxes[:, 1], 400 - boxes[:, 0], boxes[:, 3]], axis=1)
 
-    other = replace(results, **{name: mirrored(getattr(results, name)) for name in ("truth", "rough", "windows", "snapped")})
+    other = replace(
+        results,
+        truth=mirrored(results.truth),
+        rough=mirrored(results.rough),
+        windows=mirrored(results.windows),
+        snapped=mirrored(results.snapped),
+    )
     one_way, other_way = snap_figures(results), snap_figures(other)
     assert other_way["edge_right_px_mean"] == pytest.approx(one_way["edge_left_px_mean"])
     assert other_way["corner_l1_top_left_px_mean"] == pytest.approx(one_way["corner_l1_top_right_px_mean"])

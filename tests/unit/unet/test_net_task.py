@@ -21,6 +21,7 @@ from roiseg.unet.data import PersonBatch
 from roiseg.unet.person_loss import PersonLoss
 from roiseg.unet.person_unet import build_person_unet
 from roiseg.unet.task import NetTask
+from roiseg.unet.train import open_people
 
 CPU = torch.device("cpu")
 
@@ -41,7 +42,7 @@ def task(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     link_project(tmp_path, project)
     monkeypatch.chdir(tmp_path)
     params = unet_section().model
-    train, val = (stored_sections().open_people(split, [IMAGE], params) for split in ("train", "val"))
+    train, val = (open_people(stored_sections(), split, [IMAGE], params) for split in ("train", "val"))
     build = partial(build_person_unet, params, NETWORK_HW, where="unet.model")
     return NetTask(build, PersonLoss(0.5, 1.0, 2.0), train, val, "none", load_fixed(INDEX / "val" / "pictures", val))
 

@@ -25,6 +25,7 @@ from roiseg.files import write_bytes
 from roiseg.onnx_names import BACKBONE_FILE
 from roiseg.types import IMAGE, MIRRORED, PLAIN, TEACHER
 from roiseg.unet.teacher import STORES, StoredImages, write_teacher
+from roiseg.unet.train import open_people
 from roiseg.work import WORK
 
 FILE = Path(BACKBONE_FILE)
@@ -164,7 +165,7 @@ def test_a_damaged_shard_is_an_error(place: Path) -> None:
     with pytest.raises(
         StoreDamagedError, match=rf"train\.zarr/{TEACHER}/.*: has {len(held) // 2} bytes, expected {len(held)} bytes; r"
     ):
-        stored_sections().open_people("train", [TEACHER], unet_section().model, teacher=True)
+        open_people(stored_sections(), "train", [TEACHER], unet_section().model, teacher=True)
     shard.write_bytes(bytes([held[0] ^ 255]) + held[1:-1] + bytes([held[-1] ^ 255]))
     with pytest.raises(StoreDamagedError, match=r"train\.zarr.*restore"):
         read_all()

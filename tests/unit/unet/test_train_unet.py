@@ -32,7 +32,7 @@ from roiseg.unet.data import whole_batches
 from roiseg.unet.metrics import PersonMetrics
 from roiseg.unet.params import net_training
 from roiseg.unet.person_unet import PersonUnet
-from roiseg.unet.train import LIVE, MODELS, load_unet, train_unet
+from roiseg.unet.train import LIVE, MODELS, load_unet, open_people, train_unet
 
 SHORT = {**TRAIN, "epochs": 2}
 STEPS = 3
@@ -158,7 +158,7 @@ def test_a_given_net_is_taken_as_it_is(place: Path, trained: tuple[Path, PersonU
     assert all(value.equal(weights[name]) for name, value in net.state_dict().items())
     assert not found.training
     checkpoint = load_checkpoint(MODELS / BEST)
-    metrics, val = PersonMetrics(), stored_sections().open_people("val", [IMAGE], given.model)
+    metrics, val = PersonMetrics(), open_people(stored_sections(), "val", [IMAGE], given.model)
     with torch.no_grad():
         for batch in whole_batches(val, Loading(1, 1, 1)):
             metrics.add(net(batch.features[IMAGE].float() / 255), batch.masks)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import helper
-from snap_factory import INPUT_HW, SPEC, bright_boxes, snapper_told, steps_inference, write_snapper
+from steps_snapper import INPUT_HW, SPEC, bright_boxes, snapper_told, steps_inference, write_snapper
 
 from roiseg.errors import BoxError, GraphError, NoImageError, ParamsError, PixelsError, PredictionError
 from roiseg.export.half import make_half
@@ -201,7 +201,7 @@ def test_features_of_another_model(snapper: Snapper, pixels: NDArray[np.uint8]) 
     (encoded,) = snapper.encode([pixels])
     other = type(encoded)({"features_layer_3": np.zeros((1, 4, 8, 8), np.float32)}, encoded.image_hw, None)
     with pytest.raises(
-        GraphError, match="the encoded image has no features_image, but features_layer_3; expected what `Snapper.encode`"
+        GraphError, match=r"the encoded image has no features_image, but features_layer_3; expected what `Snapper.encode`"
     ):
         snapper.snap_encoded(other, ROUGH)
 
@@ -284,7 +284,8 @@ def test_torch_is_not_needed(folder: Path, tmp_path: Path, pixels: NDArray[np.ui
     cv2.imwrite(str(tmp_path / "a.png"), pixels)
     script = Path(__file__).parents[2] / "without_torch.py"
     code = (
-        f"import sys; sys.path.insert(0, {str(script.parent)!r}); from without_torch import Refused; sys.meta_path.insert(0, Refused())\n"
+        f"import sys; sys.path.insert(0, {str(script.parent)!r})\n"
+        "from without_torch import Refused; sys.meta_path.insert(0, Refused())\n"
         "import cv2, json\nfrom roiseg.snap import Snapper\n"
         f"snapper = Snapper({str(folder)!r}, 'cpu'); snapper.set_image(cv2.imread({str(tmp_path / 'a.png')!r}))\n"
         f"boxes = snapper.snap({ROUGH.tolist()!r})\n"

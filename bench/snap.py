@@ -103,7 +103,7 @@ class Side:
 
 def seconds_of(run: Callable[[], object], device: torch.device) -> float:
     """Of one pass, see the module."""
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    clock: Callable[[], float] = time.perf_counter if device.type == "cuda" else time.process_time
     began = clock()
     run()
     if device.type == "cuda":

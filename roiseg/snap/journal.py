@@ -32,11 +32,12 @@ class Journal:
             whole += len(line)
             kept.append(entry)
         self.found: list[Any] = kept[1:]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            file.truncate(whole)
-            if not whole:
-                file.write(_line(dict(run)))
+        with self._told():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as file:
+                file.truncate(whole)
+                if not whole:
+                    file.write(_line(dict(run)))
 
     @contextmanager
     def writing(self) -> Iterator["Journal"]:
@@ -45,9 +46,14 @@ class Journal:
         Raises:
             UnwritableError: the file system refuses them.
         """
+        with self._told(), self._path.open("ab") as self._file:
+            yield self
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What the file system refuses, in words."""
         try:
-            with self._path.open("ab") as self._file:
-                yield self
+            yield
         except OSError as error:
             if isinstance(error, RoisegError):
                 raise

@@ -57,6 +57,7 @@ CACHED: Mapping[str, Any] = {
     "convolutions": 1,
     "decoder_channels": [8],
     "groups": 2,
+    "prior": "rough",
     "dropout": 0.0,
 }
 
@@ -71,6 +72,7 @@ CROP: Mapping[str, Any] = {
     "stride": 8,
     "upsample": "linear",
     "decoder_channels": [8],
+    "prior": "none",
     "mean": [0.485, 0.456, 0.406],
     "std": [0.229, 0.224, 0.225],
 }

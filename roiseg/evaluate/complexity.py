@@ -184,6 +184,11 @@ def example(specs: Sequence[FeatureSpec], input_hw: HW, rois: int) -> tuple[Tens
     return (*features, torch.cat([torch.zeros(rois, 1), low, low + size], dim=1))
 
 
+def examples(specs: Sequence[FeatureSpec], input_hw: HW) -> dict[int, tuple[Tensor, ...]]:
+    """`example` for each of `ROI_COUNTS`."""
+    return {rois: example(specs, input_hw, rois) for rois in ROI_COUNTS}
+
+
 def median_ms(run: Callable[[], object], device: torch.device, seconds: float | None = None) -> float:
     """Median time of a pass, after passes that aren't timed.
 

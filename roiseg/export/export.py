@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from roiseg.dataset import RoiDataset
-from roiseg.evaluate.complexity import counted_figures
+from roiseg.evaluate.complexity import counted_figures, examples
 from roiseg.evaluate.pictures import load_fixed
 from roiseg.export.end_to_end_parity import end_to_end_parity
 from roiseg.export.files import Source, write_files
@@ -114,7 +114,7 @@ def export(inputs: ExportInputs, params: ExportParams, paths: ExportPaths) -> di
     # Rounded up to three digits: the last bits of a float32 sum aren't a property of the head.
     write_json(paths.figures, figures | {"parity_max_abs": float(f"{written.parity.max_abs:.3g}")})
     variants: dict[str, Path] = {name: paths.out / VARIANT_FILES[name] for name in params.variants}
-    write_json(paths.times, measure(inputs.head, specs, input_hw, paths.out / HEAD_FILE, variants))
+    write_json(paths.times, measure(inputs.head, specs, examples(specs, input_hw), paths.out / HEAD_FILE, variants))
     return figures
 
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from roiseg.errors import ProviderError
-from roiseg.evaluate.complexity import MIB, ROI_COUNTS, example, median_ms, of_rois
+from roiseg.evaluate.complexity import MIB, median_ms, of_rois
 from roiseg.onnx_names import BOXES, OUTPUT, feature_input
 from roiseg.progress import Ticker, progress
 from roiseg.runtime import make_session
-from roiseg.types import HW, FeatureSpec
+from roiseg.types import FeatureSpec
 
 SECONDS = 0.3
 """That passes over one number of ROIs may take, unless two take longer."""
@@ -35,19 +35,19 @@ Interface = tuple[Sequence[str], Sequence[str]]
 def measure(
     head: nn.Module,
     specs: Sequence[FeatureSpec],
-    input_hw: HW,
+    given: Mapping[int, Inputs],
     path: Path,
     variants: Mapping[str, Path] = MappingProxyType({}),
     *,
     regions: str = BOXES,
     outputs: Sequence[str] = (OUTPUT,),
 ) -> dict[str, Any]:
-    """Milliseconds at each of `ROI_COUNTS`, and memory.
+    """Milliseconds at several numbers of ROIs, and memory.
 
     Args:
         head: in eval mode, on the CPU; it is there again afterwards.
         specs: its layers, in order.
-        input_hw: size of the network input.
+        given: number of ROIs -> inputs of one image, see `examples`.
         path: the exported file.
         variants: smaller files of it, such as fp16 -> file.
         regions: the file's input that takes boxes.
@@ -61,8 +61,7 @@ def measure(
     """
     names = [*(feature_input(spec.name) for spec in specs), regions], outputs
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    given = {rois: example(specs, input_hw, rois) for rois in ROI_COUNTS}
-    with progress("timing", len(devices) * (ENGINES + len(variants)) * len(ROI_COUNTS)) as tick:
+    with progress("timing", len(devices) * (ENGINES + len(variants)) * len(given)) as tick:
         in_torch = {device: _in_torch(head, specs, given, torch.device(device), tick) for device in devices}
         in_onnxruntime = {device: _in_onnxruntime(path, names, given, device, tick) for device in devices}
         smaller = {
@@ -90,7 +89,7 @@ def _process_peak() -> int:
 
 @torch.no_grad()
 def _in_torch(
-    head: nn.Module, specs: Sequence[FeatureSpec], given: dict[int, Inputs], device: torch.device, tick: Ticker
+    head: nn.Module, specs: Sequence[FeatureSpec], given: Mapping[int, Inputs], device: torch.device, tick: Ticker
 ) -> dict[str, float]:
     found = {}
     head.to(device)
@@ -109,7 +108,9 @@ def _in_torch(
     return found
 
 
-def _in_onnxruntime(path: Path, names: Interface, given: dict[int, Inputs], device: str, tick: Ticker) -> dict[str, float] | None:
+def _in_onnxruntime(
+    path: Path, names: Interface, given: Mapping[int, Inputs], device: str, tick: Ticker
+) -> dict[str, float] | None:
     """None where onnxruntime can't run the whole file on the device."""
     try:
         session, _ = make_session(path, "cuda" if device == "cuda" else "cpu", "float32", whole=False)
@@ -128,8 +129,7 @@ def _beside(times: dict[str, float] | None, whole: dict[str, float] | None) -> d
     """Times with their ratios to those of the float32 file."""
     if times is None or whole is None:
         return times
-    ratios = {of_rois("ratio", rois): times[of_rois("ms", rois)] / whole[of_rois("ms", rois)] for rois in ROI_COUNTS}
-    return times | {name: round(ratio, 3) for name, ratio in ratios.items()}
+    return times | {f"ratio{name.removeprefix('ms')}": round(taken / whole[name], 3) for name, taken in times.items()}
 
 
 def _bound(session: onnxruntime.InferenceSession, names: Interface, inputs: Inputs, device: str) -> Callable[[], object]:

@@ -242,7 +242,8 @@ class Snapper:
             )
         feeds = {name: encoded.features[name] for name in names}
         resize = self.reading.rule.resizing(encoded.image_hw)
-        windows = share_to_unit(windows_around(to_share(rough, encoded.image_hw), buffer), resize)
+        shares = to_share(rough, encoded.image_hw)
+        windows = np.concatenate([share_to_unit(boxes, resize) for boxes in (windows_around(shares, buffer), shares)], axis=1)
         found = [(np.zeros((0, 4)), np.zeros((0, 4)))]
         for start in range(0, len(windows), BOXES_PER_PASS):
             part = windows[start : start + BOXES_PER_PASS]

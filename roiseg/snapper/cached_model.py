@@ -13,6 +13,7 @@ from roiseg.nn.roi_align import roi_align
 from roiseg.snapper.decoders import EdgeDecoders, pool_means_and_peaks
 from roiseg.snapper.maps import MapShape, check_maps
 from roiseg.snapper.params import CachedModelParams
+from roiseg.snapper.prior import RoughPrior
 
 
 class CachedSnapper(nn.Module):
@@ -44,15 +45,14 @@ class CachedSnapper(nn.Module):
             width = params.mid_channels
         self.mix = nn.Sequential(*layers, nn.Dropout2d(params.dropout))
         self.decode = EdgeDecoders(2 * width, params.decoder_channels, params.roi_hw, params.positions)
-        # Where edges are before anything is seen: most lie a little within the window.
-        self.prior = nn.Parameter(torch.zeros(4, params.positions))
+        self.prior = RoughPrior(params.positions) if params.prior == "rough" else None
 
     def forward(self, features: Mapping[str, Tensor], windows: Tensor) -> Tensor:
         """Logits.
 
         Args:
             features: layer -> (B, C, H, W) float32.
-            windows: (R, 5) of image number and xyxy in the unit frame.
+            windows: (R, 5 or 9), see `rough_edges`.
 
         Returns:
             (R, 4, n).
@@ -62,9 +62,9 @@ class CachedSnapper(nn.Module):
         """
         check_maps(features, self.shapes)
         parts = [
-            roi_align(reduce(features[name]), windows, self._roi_hw, self._sampling_ratio)
+            roi_align(reduce(features[name]), windows[:, :5], self._roi_hw, self._sampling_ratio)
             for name, reduce in zip(self.shapes, self.reduce, strict=True)
         ]
         seen = self.mix(torch.cat(parts, dim=1))  # [R, C, h, w]
-        logits: Tensor = self.decode(*pool_means_and_peaks(seen)) + self.prior
-        return logits
+        logits: Tensor = self.decode(*pool_means_and_peaks(seen))
+        return logits if self.prior is None else logits + self.prior(windows)

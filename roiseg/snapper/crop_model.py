@@ -20,6 +20,7 @@ from roiseg.nn.roi_align import roi_align
 from roiseg.snapper.decoders import EdgeDecoders, pool_means
 from roiseg.snapper.maps import MapShape, check_maps
 from roiseg.snapper.params import CropModelParams
+from roiseg.snapper.prior import RoughPrior
 from roiseg.types import IMAGE
 
 DEEPEST = 5
@@ -211,13 +212,14 @@ class CropSnapper(nn.Module):
         levels = levels_of(params)
         self.trunk = Trunk(net, levels)
         self.neck = make_neck(params, {level: channels_of(params, level) for level in levels})
+        self.prior = RoughPrior(params.positions) if params.prior == "rough" else None
 
     def forward(self, features: Mapping[str, Tensor], windows: Tensor) -> Tensor:
         """Logits.
 
         Args:
             features: `image` -> (B, 3, H, W) float32 RGB in [0, 1].
-            windows: (R, 5) of image number and xyxy in the unit frame.
+            windows: (R, 5 or 9), see `rough_edges`.
 
         Returns:
             (R, 4, n).
@@ -226,9 +228,9 @@ class CropSnapper(nn.Module):
             StoreMismatchError: the images have another size than the model was built for.
         """
         check_maps(features, self.shapes)
-        crops = roi_align(features[IMAGE], windows, self._crop_hw, self._sampling_ratio)  # [R, 3, s, s]
+        crops = roi_align(features[IMAGE], windows[:, :5], self._crop_hw, self._sampling_ratio)  # [R, 3, s, s]
         logits: Tensor = self.neck(self.trunk((crops - self.mean) / self.std))
-        return logits
+        return logits if self.prior is None else logits + self.prior(windows)
 
 
 def levels_of(params: CropModelParams) -> list[int]:

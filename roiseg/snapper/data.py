@@ -59,7 +59,7 @@ class SnapBatch:
     Attributes:
         rows: B rows of the index.
         features: layer -> (B, C, H, W) of the stored type.
-        windows: (R, 5) float32 of image number in the batch and xyxy in the unit frame.
+        windows: (R, 9) float32 of image number in the batch, the window's xyxy and the rough box's, unit frame.
         targets: (R, 4) float32 true edges, window frame.
         weights: (R,) float32.
         samples: the B samples.
@@ -139,11 +139,13 @@ class SnapDataset:
         return SnapSample(row, PLAIN, *parts)
 
     def unit_windows(self, sample: SnapSample) -> Floats:
-        """The windows (r, 4) of a sample, unit frame of its view: it is the network input that was mirrored, padding and all."""
+        """Windows and rough boxes (r, 8) of a sample, unit frame of its view: it is the network input that was mirrored, padding and all."""
         resize = self.index.resize(sample.row)
         if sample.view == PLAIN:
-            return share_to_unit(sample.windows, resize)
-        return mirror_boxes(share_to_unit(mirror_boxes(sample.windows), resize))
+            found = [share_to_unit(boxes, resize) for boxes in (sample.windows, sample.rough)]
+        else:
+            found = [mirror_boxes(share_to_unit(mirror_boxes(boxes), resize)) for boxes in (sample.windows, sample.rough)]
+        return np.concatenate(found, axis=1)
 
     def join(self, samples: Sequence[SnapSample], features: Features, counted: bool = True) -> SnapBatch:
         """Samples as one batch, boxes in the order of their images.

@@ -20,7 +20,7 @@ class EdgeOutput:
 
     Attributes:
         logits: (R, 4, n) float.
-        windows: (R, 5) float of image number and the window's xyxy in the unit frame, which the model was given.
+        windows: (R, 5 or 9) float of image number, the window's xyxy in the unit frame, and the rough box's, which the model was given.
     """
 
     logits: Tensor
@@ -28,7 +28,7 @@ class EdgeOutput:
 
     def boxes(self, decision: DecisionParams) -> Tensor:
         """The decided boxes (R, 4) xyxy, unit frame."""
-        return place_edges(decide(self.logits, decision).edges, self.windows[:, 1:])
+        return place_edges(decide(self.logits, decision).edges, self.windows[:, 1:5])
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,23 @@ def decide(logits: Tensor, params: DecisionParams) -> EdgeDecision:
     uniform = torch.log(torch.tensor(float(logits.shape[-1]), dtype=logits.dtype, device=logits.device))
     entropy = -(probabilities * logits.log_softmax(dim=-1)).sum(dim=-1) / uniform
     return EdgeDecision(edges, mass, entropy)
+
+
+MIDDLE = (0.125, 0.125, 0.875, 0.875)
+"""A rough box in a window of 4/3 of its size."""
+
+
+def rough_edges(windows: Tensor) -> Tensor:
+    """Rough boxes as they lie in their windows (R, 4), window frame.
+
+    Args:
+        windows: (R, 9) of image number, the window's xyxy and the rough box's, unit frame; or (R, 5) without the rough box, which then
+            is taken to be in the middle of a window of 4/3 of its size.
+    """
+    if windows.shape[1] == 5:
+        return windows.new_tensor(MIDDLE).expand(len(windows), 4)
+    low, size = windows[:, 1:3], windows[:, 3:5] - windows[:, 1:3]
+    return (windows[:, 5:9] - torch.cat([low, low], dim=1)) / torch.cat([size, size], dim=1)
 
 
 def place_edges(edges: Tensor, windows: Tensor) -> Tensor:

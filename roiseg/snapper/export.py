@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from roiseg.cache.params import asked_fields
 from roiseg.errors import CheckpointError
-from roiseg.evaluate.complexity import counted_figures
+from roiseg.evaluate.complexity import counted_figures, examples
 from roiseg.export.half import make_half
 from roiseg.export.metadata import FRAMES, PREPROCESSING, Learnt
 from roiseg.export.quantize import make_int8
@@ -30,7 +30,7 @@ from roiseg.onnx_names import (
 )
 from roiseg.snapper.calibration import Calibration
 from roiseg.snapper.data import SnapDataset
-from roiseg.snapper.onnx import OnnxSnapper, SnapInference, export_snapper
+from roiseg.snapper.onnx import OnnxSnapper, SnapInference, export_snapper, with_rough
 from roiseg.snapper.params import SnapperParams
 from roiseg.snapper.parity import RealBoxes, mean_iou, snap_parity
 from roiseg.snapper.windows import EDGES
@@ -39,7 +39,7 @@ from roiseg.train.checkpoint import Checkpoint
 from roiseg.types import IMAGE, FeatureSpec
 
 CONVENTION = {
-    "windows": "float32 (R, 5): image number, x0, y0, x1, y1 in the unit frame; see window",
+    "windows": "float32 (R, 9): image number, x0, y0, x1, y1 of the window, x0, y0, x1, y1 of the rough box, unit frame; see window",
     "boxes": "float32 (R, 4): x0, y0, x1, y1 in the unit frame, inside their windows; left and right, top and bottom may cross",
     "confidences": (
         "float32 (R, 4) in [0, 1], in the order of edges: the probability that an edge lies within confidence.tolerance of the "
@@ -184,7 +184,8 @@ def export_snapper_files(inputs: SnapExportInputs, paths: SnapExportPaths) -> di
             "onnx_nodes_before_simplification": written.traced_nodes,
             **_variant_figures(path, parity.mean_iou, variants, real),
         }
-        times = measure(inputs.module, specs, input_hw, path, variants, regions=WINDOWS, outputs=(BOXES, CONFIDENCES))
+        given = {count: with_rough(inputs) for count, inputs in examples(specs, input_hw).items()}
+        times = measure(inputs.module, specs, given, path, variants, regions=WINDOWS, outputs=(BOXES, CONFIDENCES))
     write_json(paths.figures, figures)
     write_json(paths.times, times)
     return figures

@@ -23,7 +23,7 @@ def edge_decisions(module: nn.Module, features: Mapping[str, Tensor], windows: T
     Args:
         module: in eval mode.
         features: layer -> (B, C, H, W) float32, on the module's device.
-        windows: (R, 5), on the same.
+        windows: (R, 9), on the same.
         decision: sub-section `snapper.decision`.
     """
     parts = [decide(module(features, part).float(), decision) for part in torch.split(windows, MAX_ROIS)]

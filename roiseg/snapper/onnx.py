@@ -17,7 +17,7 @@ from roiseg.export.trace import count_axes_from_front, trace
 from roiseg.onnx_names import BOXES, CONFIDENCES, WINDOWS, feature_input
 from roiseg.runtime import ORT_ERRORS, make_session
 from roiseg.snapper.calibration import PEAK_MARGIN, Calibration
-from roiseg.snapper.edges import decide, place_edges
+from roiseg.snapper.edges import decide, place_edges, rough_edges
 from roiseg.snapper.params import DecisionParams
 from roiseg.types import HW, FeatureSpec
 
@@ -32,7 +32,7 @@ class SnapInference(nn.Module):
         """Put what decides behind a model.
 
         Args:
-            module: layer -> (N, C, H, W), and windows (R, 5), to logits (R, 4, n).
+            module: layer -> (N, C, H, W), and windows (R, 9), to logits (R, 4, n).
             layers: in the order of the inputs.
             decision: sub-section `snapper.decision`.
             calibration: from peak and entropy to confidences.
@@ -42,13 +42,13 @@ class SnapInference(nn.Module):
         self._decision, self._weights = decision, calibration.weights
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes (R, 4) xyxy in the unit frame and confidences (R, 4); of a (N, C, H, W) for each layer, and windows (R, 5)."""
+        """Boxes (R, 4) xyxy in the unit frame and confidences (R, 4); of a (N, C, H, W) for each layer, and windows (R, 9)."""
         windows = inputs[-1]
         decided = decide(self.logits(*inputs), self._decision)
         peak = decided.peak.clamp(PEAK_MARGIN, 1 - PEAK_MARGIN)
         of_peak, of_entropy, bias = self._weights
         scores = (peak.log() - (1 - peak).log()) * of_peak + decided.entropy * of_entropy + bias
-        return place_edges(decided.edges, windows[:, 1:]), scores.sigmoid()
+        return place_edges(decided.edges, windows[:, 1:5]), scores.sigmoid()
 
     def logits(self, *inputs: Tensor) -> Tensor:
         """What the model itself says (R, 4, n)."""
@@ -61,8 +61,8 @@ def export_snapper(
 ) -> ExportedHead:
     """Write the ONNX of a Snapper.
 
-    Inputs `features_{layer}` (N, C, H, W) float32 and `windows` (R, 5) of image number and xyxy in the unit frame; outputs `boxes`
-    (R, 4) xyxy in the unit frame and `confidences` (R, 4). N and R are free, everything else is fixed.
+    Inputs `features_{layer}` (N, C, H, W) float32 and `windows` (R, 9) of image number, the window's xyxy and the rough box's,
+    unit frame; outputs `boxes` (R, 4) xyxy in the unit frame and `confidences` (R, 4). N and R are free, everything else is fixed.
 
     Args:
         inference: in eval mode, on the CPU.
@@ -79,7 +79,7 @@ def export_snapper(
     free = {IMAGES: torch.export.Dim(IMAGES), ROIS: torch.export.Dim(ROIS)}
     inputs = {feature_input(spec.name): {0: free[IMAGES]} for spec in specs} | {WINDOWS: {0: free[ROIS]}}
     # Sizes 2 and 3: torch.export takes a size of 0 or 1 for a constant.
-    example = example_inputs(specs, input_hw, images=2, rois=3, seed=0)
+    example = with_rough(example_inputs(specs, input_hw, images=2, rois=3, seed=0))
     model = trace(inference, example, (list(inputs), [BOXES, CONFIDENCES]), (tuple(inputs.values()),), opset, str(path))
     count_axes_from_front(model)
     for item in model.graph.output:
@@ -90,6 +90,13 @@ def export_snapper(
     whole = dict(metadata) | own
     write_model(model, whole, path)
     return ExportedHead(model, whole, nodes)
+
+
+def with_rough(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Inputs whose last are windows (R, 5), with rough boxes in the middle of them: (R, 9)."""
+    *maps, windows = inputs
+    rough = place_edges(rough_edges(windows), windows[:, 1:5])
+    return (*maps, torch.cat([windows, rough], dim=1))
 
 
 class OnnxSnapper:

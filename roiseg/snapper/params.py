@@ -11,6 +11,7 @@ Buffer = Annotated[float, Field(ge=1, le=4)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Width = Annotated[int, Field(ge=1, le=4096)]
 Deviation = Annotated[float, Field(gt=0)]
+Prior = Literal["rough", "none"]
 
 
 class JitterParams(Section):
@@ -65,6 +66,7 @@ class CachedModelParams(Section):
     convolutions: int = Field(ge=1, le=8)
     decoder_channels: tuple[Width, ...] = Field(min_length=1)
     groups: int = Field(ge=1)
+    prior: Prior
     dropout: float = Field(ge=0, lt=1)
 
 
@@ -84,6 +86,7 @@ class CropModelParams(Section):
     stride: Literal[4, 8, 16, 32]
     upsample: Literal["linear", "learned"]
     decoder_channels: tuple[Width, ...] = Field(min_length=1)
+    prior: Prior
     mean: tuple[float, float, float]
     std: tuple[Deviation, Deviation, Deviation]
 

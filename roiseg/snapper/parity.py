@@ -17,7 +17,7 @@ from roiseg.export.onnx import example_inputs
 from roiseg.geometry import Floats, paired_box_iou
 from roiseg.onnx_names import BOXES, CONFIDENCES
 from roiseg.snapper.data import SnapDataset, whole_batches
-from roiseg.snapper.onnx import OnnxSnapper, SnapInference
+from roiseg.snapper.onnx import OnnxSnapper, SnapInference, with_rough
 from roiseg.snapper.windows import share_to_unit
 from roiseg.types import HW, FeatureSpec
 
@@ -59,7 +59,7 @@ class RealBoxes:
         return cls(dataset, spread([int(row) for row in dataset.rows], images), Loading(1, reader.load_threads, reader.ahead))
 
     def inputs(self) -> Iterator[tuple[tuple[Tensor, ...], Floats]]:
-        """Inputs of a file: per layer (1, C, H, W) float32, windows (R, 5); and the true boxes (R, 4), unit frame.
+        """Inputs of a file: per layer (1, C, H, W) float32, windows (R, 9); and the true boxes (R, 4), unit frame.
 
         At most `BOXES_PER_PASS` boxes; features hold until the next are asked for.
         """
@@ -113,7 +113,7 @@ def snap_parity(
     worst, edges, undecided = 0.0, 0, 0
     overlaps = [np.zeros(0)]
     for images, boxes in SIZES:
-        inputs = example_inputs(specs, input_hw, images, boxes, seed=images * 100 + boxes)
+        inputs = with_rough(example_inputs(specs, input_hw, images, boxes, seed=images * 100 + boxes))
         worst = max(worst, _difference(inference, file, inputs, tolerance, "random")[0])
     for inputs, truth in real.inputs():
         apart, drawn, found = _difference(inference, file, inputs, tolerance, "real")

@@ -107,8 +107,8 @@ class SnapTask(Task):
         }
         boxes = min(self.train.objects.most, self.train.params.boxes_per_image)
         places = torch.arange(images, dtype=torch.float32).repeat_interleave(boxes)[:, None]
-        windows = torch.cat([places, torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(places), 4)], dim=1)
-        return SnapBatch([], features, windows, windows[:, 1:], torch.ones(len(places)), [])
+        whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(places), 4)
+        return SnapBatch([], features, torch.cat([places, whole, whole], dim=1), whole, torch.ones(len(places)), [])
 
     def losses(self, module: nn.Module, features: dict[str, Tensor], batch: SnapBatch, device: torch.device) -> dict[str, Tensor]:
         """See `Task`."""

@@ -13,6 +13,7 @@ from export_factory import Exported, export_params, run_export, shared_export
 from store_factory import CHANNELS, shared_project
 
 from roiseg.errors import ParamsError, ParityError, ProviderError
+from roiseg.evaluate.complexity import examples
 from roiseg.evaluate.pictures import load_fixed
 from roiseg.export import onnx as onnx_module
 from roiseg.export import timing
@@ -159,7 +160,7 @@ def test_a_file_that_onnxruntime_refuses_has_no_times(
         raise ProviderError("onnxruntime can't make a session on 'cpu'")
 
     monkeypatch.setattr(timing, "make_session", refused)
-    found = measure(exported.inputs.head, specs_of(exported), (64, 96), exported.folder / "head.onnx")
+    found = measure(exported.inputs.head, specs_of(exported), examples(specs_of(exported), (64, 96)), exported.folder / "head.onnx")
     assert found["onnxruntime"]["cpu"] is None
     assert found["torch"]["cpu"]["ms_10_rois"] > 0
     assert "head.onnx: no times of onnxruntime on cpu: onnxruntime can't make a session on 'cpu'" in caplog.text

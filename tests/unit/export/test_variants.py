@@ -19,6 +19,7 @@ from store_factory import NETWORK_HW, Project, shared_project
 from roiseg.dataset import RoiDataset
 from roiseg.errors import GraphError
 from roiseg.evaluate import infer
+from roiseg.evaluate.complexity import examples
 from roiseg.export.half import make_half
 from roiseg.export.onnx import example_inputs, export_head
 from roiseg.export.onnx_head import OnnxHead
@@ -317,7 +318,7 @@ def test_figures(files: Files) -> None:
 
 
 def test_times_of_variants_stand_beside_those_of_the_file(files: Files) -> None:
-    times = measure(files.head, files.specs, NETWORK_HW, files.whole, {"int8": files.int8})
+    times = measure(files.head, files.specs, examples(files.specs, NETWORK_HW), files.whole, {"int8": files.int8})
     found, whole = times["onnxruntime_int8"]["cpu"], times["onnxruntime"]["cpu"]
     assert list(found) == [f"{kind}_{rois}" for kind in ("ms", "ratio") for rois in ("1_roi", "3_rois", "10_rois")]
     assert found["ratio_3_rois"] == pytest.approx(found["ms_3_rois"] / whole["ms_3_rois"], abs=1e-3)

@@ -43,8 +43,11 @@ class SnapInference(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes (R, 4) xyxy in the unit frame and confidences (R, 4); of a (N, C, H, W) for each layer, and windows (R, 9)."""
-        windows = inputs[-1]
-        decided = decide(self.logits(*inputs), self._decision)
+        return self.answers(self.logits(*inputs), inputs[-1])
+
+    def answers(self, logits: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """What comes behind the model: boxes and confidences of logits (R, 4, n) and windows (R, 9)."""
+        decided = decide(logits, self._decision)
         peak = decided.peak.clamp(PEAK_MARGIN, 1 - PEAK_MARGIN)
         of_peak, of_entropy, bias = self._weights
         scores = (peak.log() - (1 - peak).log()) * of_peak + decided.entropy * of_entropy + bias
@@ -93,7 +96,7 @@ def export_snapper(
 
 
 def with_rough(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Inputs whose last are windows (R, 5), with rough boxes in the middle of them: (R, 9)."""
+    """Inputs whose last are windows (R, 9), with rough boxes in the middle of them: (R, 9)."""
     *maps, windows = inputs
     rough = place_edges(rough_edges(windows), windows[:, 1:5])
     return (*maps, torch.cat([windows, rough], dim=1))

@@ -258,7 +258,8 @@ def test_the_picture(snapper: Snapper, pixels: NDArray[np.uint8]) -> None:
     assert red[119, 60:110].all()
     assert red[20:120, 109].all()
     left = red[21:119, 60]
-    assert 0.3 < left.mean() < 0.7 and np.abs(np.diff(left.astype(int))).sum() > 6
+    assert 0.3 < left.mean() < 0.7
+    assert np.abs(np.diff(left.astype(int))).sum() > 6
     green = (drawn == (60, 220, 60)).all(axis=2)
     assert green[35, 35:60].all()
     assert not green[100, 35:60].any()

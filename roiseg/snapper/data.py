@@ -139,7 +139,7 @@ class SnapDataset:
         return SnapSample(row, PLAIN, *parts)
 
     def unit_windows(self, sample: SnapSample) -> Floats:
-        """Windows and rough boxes (r, 8) of a sample, unit frame of its view: it is the network input that was mirrored, padding and all."""
+        """Windows and rough boxes (r, 8) of a sample, unit frame of its view: the network input is mirrored, padding and all."""
         resize = self.index.resize(sample.row)
         if sample.view == PLAIN:
             found = [share_to_unit(boxes, resize) for boxes in (sample.windows, sample.rough)]

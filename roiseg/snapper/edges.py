@@ -20,7 +20,7 @@ class EdgeOutput:
 
     Attributes:
         logits: (R, 4, n) float.
-        windows: (R, 5 or 9) float of image number, the window's xyxy in the unit frame, and the rough box's, which the model was given.
+        windows: (R, 5 or 9) float, which the model was given, see `rough_edges`.
     """
 
     logits: Tensor
@@ -80,8 +80,8 @@ def rough_edges(windows: Tensor) -> Tensor:
     """Rough boxes as they lie in their windows (R, 4), window frame.
 
     Args:
-        windows: (R, 9) of image number, the window's xyxy and the rough box's, unit frame; or (R, 5) without the rough box, which then
-            is taken to be in the middle of a window of 4/3 of its size.
+        windows: (R, 9) of image number, the window's xyxy and the rough box's, unit frame; or (R, 5) without the rough box, which
+            then is taken to be in the middle of a window of 4/3 of its size.
     """
     if windows.shape[1] == 5:
         return windows.new_tensor(MIDDLE).expand(len(windows), 4)

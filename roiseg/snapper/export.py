@@ -39,7 +39,7 @@ from roiseg.train.checkpoint import Checkpoint
 from roiseg.types import IMAGE, FeatureSpec
 
 CONVENTION = {
-    "windows": "float32 (R, 9): image number, x0, y0, x1, y1 of the window, x0, y0, x1, y1 of the rough box, unit frame; see window",
+    "windows": "float32 (R, 9): image number, x0, y0, x1, y1 of the window and of the rough box, in the unit frame; see window",
     "boxes": "float32 (R, 4): x0, y0, x1, y1 in the unit frame, inside their windows; left and right, top and bottom may cross",
     "confidences": (
         "float32 (R, 4) in [0, 1], in the order of edges: the probability that an edge lies within confidence.tolerance of the "

@@ -15,10 +15,10 @@ SPREAD = 0.06
 
 
 class RoughPrior(nn.Module):
-    """A Gaussian about each edge of the rough box; how far off annotators are, and how surely, is learnt for each edge.
+    """A Gaussian about each edge of the rough box; where and how wide it is, is learnt for each edge.
 
-    Without it a model of windows that are cut at the border of the image can't know where in them the rough box is, and does worse
-    than the rough box wherever it sees nothing.
+    Windows are cut at the border of the image, so that a model can't know without this where in them the rough box is, and does
+    worse than the rough box wherever it sees nothing.
     """
 
     def __init__(self, positions: int) -> None:

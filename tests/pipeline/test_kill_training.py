@@ -37,7 +37,7 @@ PLAN: Final = [
 ]
 
 FEW: Final = [PLAN[2], PLAN[3]]
-"""A torn checkpoint, and DVC itself; extraction is killed at every moment by default, and `test_sudden_ends` ends training anywhere."""
+"""A torn checkpoint, and DVC itself; extraction is killed at every moment, and `test_sudden_ends` ends training anywhere."""
 
 PLANS: Final = [
     pytest.param(FEW, id="two"),

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from preset_order import below, reads_images
 
 from roiseg import params, preset
 from roiseg.errors import ParamsError
 from roiseg.params import PARAMS_FILE, overlay, preset_names, preset_path, read_yaml
 from roiseg.preset import apply_preset, as_args, parse_overrides, with_overrides
 from roiseg.schema import check_params
-from roiseg.types import IMAGE
 
 SHIPPED = Path(__file__).parents[2] / PARAMS_FILE
 
@@ -49,13 +49,13 @@ def differing(first: Any, second: Any, where: str = "") -> Iterator[str]:  # noq
 
 @pytest.mark.parametrize("name", preset_names())
 def test_applied_file_is_the_overlay_and_passes(file: Path, name: str) -> None:
-    if name.startswith("real-"):
-        apply_preset("real", file)
+    for base in below(name):
+        apply_preset(base, file)
     before = read_yaml(file)
     changed = apply_preset(name, file)
     after = read_yaml(file)
     assert after == overlay(before, read_yaml(preset_path(name)))
-    check_params({**after, "cache": after["cache"] | {"image": IMAGE in after["model"]["layers"]}})
+    check_params({**after, "cache": after["cache"] | {"image": reads_images(after)}})
     assert sorted(changed) == sorted(differing(before, after))
 
 

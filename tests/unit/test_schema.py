@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from preset_order import below, reads_images
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
@@ -15,7 +16,6 @@ from roiseg.errors import ParamsError
 from roiseg.heads import FAMILIES
 from roiseg.params import HEAD_SECTIONS, PARAMS_FILE, overlay, preset_names, preset_path, read_yaml
 from roiseg.schema import SECTIONS, check_params
-from roiseg.types import IMAGE
 
 SHIPPED = Path(__file__).parents[2] / PARAMS_FILE
 
@@ -76,10 +76,10 @@ def test_shipped_params_hold_every_key_of_the_schema(values: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_fits_the_shipped_params(values: dict[str, Any], name: str) -> None:
-    if name.startswith("real-"):
-        values = overlay(values, read_yaml(preset_path("real")))
+    for base in below(name):
+        values = overlay(values, read_yaml(preset_path(base)))
     over = read_yaml(preset_path(name))
-    change(values, "cache.image", IMAGE in over.get("model", {}).get("layers", []))
+    change(values, "cache.image", reads_images(overlay(values, over)))
     check_params(overlay(values, over))
     if set(over) <= HEAD_SECTIONS:
         check_params(values | {"heads": ["default", name]})

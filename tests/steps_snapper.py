@@ -42,7 +42,7 @@ class Steps(nn.Module):
         """See the contract of `roiseg.snapper.build`."""
         image = features[IMAGE]
         size = torch.tensor([1.0, INPUT_HW[1], INPUT_HW[0], INPUT_HW[1], INPUT_HW[0]])
-        cells = roi_align(image, windows * size, (POSITIONS + 1, POSITIONS + 1), 1.0, 2, aligned=True)
+        cells = roi_align(image, windows[:, :5] * size, (POSITIONS + 1, POSITIONS + 1), 1.0, 2, aligned=True)
         bright = cells.mean(dim=1) / 255
         profiles = [bright.mean(dim=1), bright.mean(dim=2)]  # over rows: along x; over columns: along y
         steps = [self.rise(profile[:, None]) for profile in profiles]

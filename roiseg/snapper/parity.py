@@ -171,5 +171,5 @@ def _difference(
 
 def _apart(expected: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor], windows: Tensor) -> Tensor:
     """Differences (R, 4): the larger of an edge's, as a share of its window's side, and its confidence's."""
-    sides = (windows[:, 3:] - windows[:, 1:3]).repeat(1, 2).clamp(min=SMALLEST)
+    sides = (windows[:, 3:5] - windows[:, 1:3]).repeat(1, 2).clamp(min=SMALLEST)
     return torch.maximum((found[0] - expected[0]).abs() / sides, (found[1] - expected[1]).abs())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from roiseg.snapper.edges import grid, rough_edges
 
 SPREAD = 0.06
-"""Standard deviation to begin with, as a share of the window: about that of an edge under the paper's jitter, at a buffer of 1.35."""
+"""Standard deviation to begin with, as a share of the window: a little more than the paper's jitter has at a buffer of 1.35."""
 
 
 class RoughPrior(nn.Module):

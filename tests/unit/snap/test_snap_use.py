@@ -21,7 +21,7 @@ from roiseg.geometry import box_iou
 from roiseg.snap import Policy, SnappedBox, Snapper
 from roiseg.snap.document import document
 from roiseg.snap.drawing import draw_snapped
-from roiseg.snapper.onnx import OnnxSnapper
+from roiseg.snapper.onnx import OnnxSnapper, with_rough
 
 TRUTH = np.array([[40.0, 30.0, 90.0, 100.0], [120.0, 60.0, 200.0, 140.0]])
 ROUGH = np.array([[35.0, 35.0, 98.0, 95.0], [128.0, 50.0, 190.0, 149.0]])
@@ -227,7 +227,7 @@ def test_whose_features_can_be_shared(snapper: Snapper) -> None:
 def test_the_file_says_what_torch_says(folder: Path, counts: tuple[int, int]) -> None:
     """Random rectangles; noise has draws between positions."""
     images = np.stack([bright_boxes(INPUT_HW, [(30 + 4 * number, 20, 90, 70)]) for number in range(counts[0])])
-    _, windows = example_inputs([SPEC], INPUT_HW, *counts, seed=sum(counts))
+    _, windows = with_rough(example_inputs([SPEC], INPUT_HW, *counts, seed=sum(counts)))
     inputs = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32)), windows
     with torch.no_grad():
         expected = steps_inference()(*inputs)

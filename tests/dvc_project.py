@@ -59,6 +59,15 @@ SMALL_NETS: dict[str, dict[str, Any]] = {
     },
 }
 """Changes to `SMALL` for a project that has the second track too."""
+SMALL_SNAPPER: dict[str, dict[str, Any]] = {
+    "snapper": {
+        "model": {"positions": 32, "roi_hw": [12, 12], "layer_channels": 4, "mid_channels": 8, "convolutions": 1},
+        "train": {"epochs": 2},
+        "export": {"images": 2},
+    }
+}
+"""The same for Snapper."""
+SNAPPER = ("snapper_train", "snapper_evaluate", "snapper_export")
 SECOND_TRACK = ("unet", "teacher", "distill", "rgb_train", "rgb_evaluate", "rgb_export")
 EXP_SHOW = (
     "dvc exp show --only-changed --drop '(?!Exp|heads)[^.]*$|val|.*/|train.(total|ce|dice|mean|boundary_a|grad)' "
@@ -142,7 +151,7 @@ def make_project(root: Path, *, second_track: bool = False) -> Project:
 
     Args:
         root: where to.
-        second_track: whether its DAG has the stages of `SECOND_TRACK`, which cost as much again.
+        second_track: whether its DAG has the stages of `SECOND_TRACK`, which cost as much again. Those of `SNAPPER` it never has.
     """
     for name in PROJECT:
         source, target = ROOT / name, root / name
@@ -157,6 +166,7 @@ def make_project(root: Path, *, second_track: bool = False) -> Project:
         project.set_params(SMALL_NETS)
     else:
         drop_stages(root / "dvc.yaml", SECOND_TRACK)
+    drop_stages(root / "dvc.yaml", SNAPPER)
     project.run("git", "init", "-q", "-b", "main")
     project.commit()
     return project

@@ -45,7 +45,7 @@ CONVENTION = {
         "float32 (R, 4) in [0, 1], in the order of edges: the probability that an edge lies within confidence.tolerance of the "
         "window's side from the truth"
     ),
-    "features": "float32 (N, C, H, W) as backbone.onnx gives them times scales; features_image: RGB, values 0 to 255, no backbone",
+    "features": "float32 (N, C, H, W) as backbone.onnx gives them, features_image: RGB of 0 to 255 and no backbone; both times scales",
 }
 
 WINDOW = (
@@ -109,7 +109,7 @@ def snapper_metadata(inputs: SnapExportInputs) -> dict[str, Any]:
     """What a Snapper's files say of it, but for what the graph says of itself."""
     params, learnt = inputs.params, Learnt.of(inputs.checkpoint, inputs.file)
     asked = asked_fields(inputs.stored.extractor, inputs.stored.cache)
-    names = [spec.name for spec in inputs.specs]
+    names, scales = [spec.name for spec in inputs.specs], inputs.val.store.scales
     return {
         "kind": params.model.kind,
         "edges": list(EDGES),
@@ -123,7 +123,7 @@ def snapper_metadata(inputs: SnapExportInputs) -> dict[str, Any]:
         "layers": {spec.name: {"channels": spec.channels, "stride_hw": list(spec.stride_hw)} for spec in inputs.specs},
         "tensors": {name: asked["layers"][name] for name in names if name in asked["layers"]},
         "dtype": asked["dtype"],
-        "scales": {name: [float(value) for value in inputs.scales[name]] for name in names if name in inputs.scales},
+        "scales": {name: [float(value) for value in scales[name]] for name in names if name in scales},
         "decision": params.decision.model_dump(mode="json"),
         "calibration": {"weights": list(inputs.calibration.weights)},
         "confidence": params.confidence.model_dump(mode="json"),

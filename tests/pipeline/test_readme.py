@@ -27,6 +27,12 @@ ELSEWHERE = {
     "uv run dvc exp run -S rgb.train.epochs=12": "test_second_track.py, what it would run",
     "uv run roiseg evaluate models/rgb": "test_second_track.py, in a folder of its own",
     **dict.fromkeys((line for line in readme_commands() if "models/onnx/rgb" in line), "test_second_track.py"),
+    "uv run dvc repro snapper_export": "test_snapper_stages.py",
+    "uv run dvc exp run -S snapper.loss.giou=0.0": "test_snapper_stages.py, what it would run",
+    **dict.fromkeys((line for line in readme_commands() if line.startswith("uv run roiseg snap")), "test_snapper_stages.py"),
+    **dict.fromkeys((line for line in readme_commands() if line.endswith(" --snap")), "test_snapper_stages.py"),
+    **dict.fromkeys((line for line in readme_commands() if "roiseg serve" in line), "unit/test_cli_serve.py, a moment long"),
+    **dict.fromkeys((line for line in readme_commands() if line.startswith("curl")), "unit/snap/test_service.py, without curl"),
     "uv run dvc remote add -d storage /mnt/storage/roiseg": "test_new_box.py, with a folder of the test",
     "uv run dvc push": "test_new_box.py",
     "uv run dvc pull": "test_new_box.py",
@@ -60,5 +66,5 @@ def test_readme_command(copy: Project, command: str) -> None:
 
 def test_readme_program(copy: Project) -> None:
     """The program of "Using a head"."""
-    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    program, _ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     assert re.fullmatch(r"[01]\.\d+ \(240, 320\) \d+\n", copy.run("python", "-c", program))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from dvc_project import ROOT, SECOND_TRACK, SMALL_NETS, Project, assert_sane
+from dvc_project import ROOT, SECOND_TRACK, SMALL_NETS, SNAPPER, Project, assert_sane, drop_stages
 
 pytestmark = pytest.mark.pipeline
 
@@ -38,6 +38,7 @@ def project(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Proj
     subprocess.run(["cp", "-a", str(finished.root), str(root)], check=True)
     project = Project(root)
     shutil.copyfile(ROOT / "dvc.yaml", root / "dvc.yaml")
+    drop_stages(root / "dvc.yaml", SNAPPER)
     project.set_params(SMALL_NETS)
     project.dvc("repro", *SECOND_TRACK)
     project.commit()

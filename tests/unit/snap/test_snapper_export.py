@@ -1,23 +1,29 @@
 """What `snapper_export` writes, for both kinds of models."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from net_factory import stored_sections
 from onnx import TensorProto, helper
 from snap_factory import NETWORK_HW, SPECS, shared_section, shared_snapper, snap_dataset
 
+from roiseg.batches import Loading
 from roiseg.errors import CheckpointError, ParityError
 from roiseg.export.trace import count_axes_from_front
 from roiseg.snap import Snapper
 from roiseg.snapper.build import load_snapper
 from roiseg.snapper.calibration import Calibration
 from roiseg.snapper.export import SnapExportInputs, SnapExportPaths, export_snapper_files
+from roiseg.snapper.infer import snap_results
 from roiseg.snapper.params import SnapperParams
+from roiseg.snapper.windows import to_image, to_share
 from roiseg.train.checkpoint import BEST, load_checkpoint
+from roiseg.types import IMAGE
 
 
 def write_cut(path: Path) -> Path:
@@ -96,6 +102,22 @@ def test_files_of_both_kinds(
         snapper.set_image(np.zeros((50, 70, 3), dtype=np.uint8))
         assert len(snapper.snap([[10, 10, 40, 40], [0, 0, 70, 50]])) == 2
         assert snapper.snap([]) == []
+
+
+def test_a_crop_model_sees_pixels_as_it_learnt_them(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file of scales names the image's, by which stored bytes are what the model knows."""
+    inputs = replace(inputs_of(shared_snapper(tmp_path_factory, "crop"), tmp_path, "crop", monkeypatch), scales={})
+    export_snapper_files(inputs, paths_in(tmp_path))
+    decision, row = inputs.params.decision, int(inputs.val.rows[0])
+    (found,) = snap_results(inputs.module, inputs.val, decision, torch.device("cpu"), Loading(1, 1, 1), [row])
+    snapper = Snapper(tmp_path / "out/snapper", "cpu")
+    snapper.set_image(np.ascontiguousarray(inputs.val.store.read(row, [IMAGE])[IMAGE][::-1].transpose(1, 2, 0)))
+    image_hw = (int(found.image_hw[0, 0]), int(found.image_hw[0, 1]))
+    boxes = snapper.snap(to_image(to_share(found.rough, image_hw), NETWORK_HW))
+    proposed = to_share(np.stack([box.proposed_image for box in boxes]), NETWORK_HW)
+    np.testing.assert_allclose(proposed, to_share(found.snapped, image_hw), atol=1e-3)
 
 
 def test_the_backbone_holds_what_is_read(

@@ -49,6 +49,7 @@ CROP = CropModelParams(
     stride=32,
     upsample="linear",
     decoder_channels=(512,),
+    prior="none",
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
 )
@@ -98,7 +99,7 @@ class Side:
         inputs = [*self.features.values(), self.windows]
         with torch.no_grad(), LiveBytes([], [*self.module.parameters(), *self.module.buffers(), *inputs]) as live:
             self.module(self.features, self.windows)
-        return live.peak / 2**20
+        return float(live.peak / 2**20)
 
 
 def seconds_of(run: Callable[[], object], device: torch.device) -> float:

@@ -62,10 +62,11 @@ def _clipped(box: object, image_hw: HW) -> Floats | None:
     if not np.isfinite(raw).all() or min(box[2:]) <= 0:
         return None
     corners = xywh_to_xyxy(raw)
-    inside = clip_boxes(corners, image_hw)
+    inside: Floats = clip_boxes(corners, image_hw)
     if np.abs(corners - inside).max() > BOX_TOLERANCE_PX or (inside[0, 2:] <= inside[0, :2]).any():
         return None
-    return inside[0]
+    found: Floats = inside[0]
+    return found
 
 
 @dataclass(frozen=True)

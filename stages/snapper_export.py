@@ -9,7 +9,7 @@ from roiseg.snapper.build import load_snapper
 from roiseg.snapper.calibration import load_calibration
 from roiseg.snapper.export import SnapExportInputs, SnapExportPaths, export_snapper_files
 from roiseg.snapper.params import SnapperParams
-from roiseg.snapper.train import MODELS, open_boxes
+from roiseg.snapper.split import MODELS, open_boxes
 from roiseg.stored import StoredSections
 from roiseg.train.checkpoint import load_checkpoint
 

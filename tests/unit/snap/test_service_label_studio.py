@@ -104,7 +104,7 @@ def test_other_shapes_are_left_out(service: Running) -> None:
 
 
 def test_freshest_rectangles_are_taken(service: Running) -> None:
-    def ids(**values: object) -> list[str]:
+    def ids(**values: Any) -> list[str]:  # noqa: ANN401 - JSON
         (found,) = results(service, task(rectangle("annotated"), **values), params={"context": None})
         return [region["id"] for region in found["result"]]
 

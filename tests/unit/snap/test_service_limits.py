@@ -210,7 +210,12 @@ def test_late_job_frees_its_work_while_it_waits(jobs: Jobs, clock: Clock) -> Non
 
     image, begun, hold, freed = Large(), threading.Event(), threading.Event(), []
     gone = weakref.ref(image)
-    jobs.submit(lambda: {"begun": begun.set(), "done": hold.wait(20)}, nothing)
+
+    def slow() -> dict[str, object]:
+        begun.set()
+        return {"done": hold.wait(20)}
+
+    jobs.submit(slow, nothing)
     assert begun.wait(10)
     waiting = jobs.submit(lambda held=image: {"image": held}, lambda: freed.append(1))  # type: ignore[misc]
     del image

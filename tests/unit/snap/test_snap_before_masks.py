@@ -60,14 +60,14 @@ def test_the_command_snaps_boxes_first(folder: Path, tmp_path_factory: pytest.Te
     assert json.loads(plain) != json.loads(snapped)
 
 
-def test_the_effect(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_effect(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     exported = shared_export(tmp_path_factory)
     val, project = exported.project.open("val"), exported.project
     told = {"input": {"hw": list(val.index.network_hw), "resize": val.index.mode, "color": "rgb", "pixel_max": 1.0}}
     snapper = Snapper(write_snapper(tmp_path_factory.mktemp("effect"), **told), "cpu")
     truth = Truth(load_prepared(project.annotations("val")))
     people = RoughPeople(val, snapper, shared_section())
-    people.snapped = lambda _row, rough: rough  # type: ignore[method-assign] # the store of this project has no image
+    monkeypatch.setattr(people, "snapped", lambda _row, rough: rough)  # the store of this project has no image
     effect = measure("default", exported.inputs.head, people, truth, Loading(2, 1, 1))
     assert set(effect.figures) == set(KINDS)
     assert effect.figures["annotated"]["box_iou"] == pytest.approx(1)

@@ -89,7 +89,7 @@ def test_following_the_gradient_finds_the_edges(form: str, target: str, rule: st
     for _ in range(60):
         optimizer.zero_grad()
         total = loss(logits, TARGETS, ONES)["total"]
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         assert logits.grad is not None
         assert logits.grad.isfinite().all()
         optimizer.step()

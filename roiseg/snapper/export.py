@@ -45,7 +45,7 @@ CONVENTION = {
         "float32 (R, 4) in [0, 1], in the order of edges: the probability that an edge lies within confidence.tolerance of the "
         "window's side from the truth"
     ),
-    "features": "float32 (N, C, H, W) as backbone.onnx gives them, features_image: RGB of 0 to 255 and no backbone; both times scales",
+    "features": "float32 (N, C, H, W) as backbone.onnx gives them, features_image RGB of 0 to 255 without one; both times scales",
 }
 
 WINDOW = (

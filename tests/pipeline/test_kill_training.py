@@ -36,8 +36,11 @@ PLAN: Final = [
     *[Kill(Moment.HASHING, dvc=True, within=0.3)] * 3,
 ]
 
-FEW: Final = [PLAN[2], PLAN[3]]
-"""A torn checkpoint, and DVC itself; extraction is killed at every moment, and `test_sudden_ends` ends training anywhere."""
+FEW: Final = [PLAN[2], PLAN[6]]
+"""While a checkpoint is written, and once all is published, DVC with it.
+
+Extraction is killed at every moment, and `test_sudden_ends` ends training anywhere.
+"""
 
 PLANS: Final = [
     pytest.param(FEW, id="two"),

@@ -18,7 +18,7 @@ from roiseg.types import FeatureSpec
 
 SHIPPED = Path(__file__).parents[2] / PARAMS_FILE
 OF_SNAPPER = [name for name in preset_names() if name.startswith("snapper_")]
-BASES = {"snapper_crop", "snapper_original"}
+BASES = {"snapper_crop", "snapper_crop_small", "snapper_original"}
 DECODER = 2048 * 512 * 3 + 512 + 512 + 1
 """Parameters of a published one, 3,146,753."""
 
@@ -40,7 +40,7 @@ def laid(*names: str) -> SnapperParams:
 
 
 def test_every_preset_is_of_snapper_alone_and_small() -> None:
-    assert len(OF_SNAPPER) == 20
+    assert len(OF_SNAPPER) == 21
     for name in OF_SNAPPER:
         values = read_yaml(preset_path(name))
         assert set(values) == {"snapper"}, name

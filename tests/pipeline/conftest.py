@@ -7,6 +7,11 @@ from dvc_project import Project, make_project
 from filelock import FileLock
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put a file with a project of its own first: while one worker makes the run that all others want, another has something to do."""
+    items.sort(key=lambda item: item.path.name != "test_kill.py")
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
     """A project on which `dvc repro` has run on the built-in sample; tests leave its committed state as it is.

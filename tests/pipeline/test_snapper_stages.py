@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -113,9 +114,19 @@ def test_the_readmes_program(project: Project) -> None:
     assert re.fullmatch(r"\[.*\]\n", project.run("python", "-c", program), flags=re.DOTALL)
 
 
+def test_a_forced_training_changes_no_hash(project: Project) -> None:
+    force(project, ["snapper_train"])
+
+
+@pytest.mark.slow
 def test_a_forced_run_changes_no_hash(project: Project) -> None:
+    force(project, SNAPPER)
+
+
+def force(project: Project, targets: Sequence[str]) -> None:
+    """Run stages again, with nothing to go on from."""
     lock = project.root / "dvc.lock"
     before = lock.read_bytes()
     shutil.rmtree(project.root / ".work", ignore_errors=True)
-    assert project.stages_run(project.dvc("repro", "--force", "--single-item", *SNAPPER)) == list(SNAPPER)
+    assert project.stages_run(project.dvc("repro", "--force", "--single-item", *targets)) == list(targets)
     assert lock.read_bytes() == before

@@ -8,7 +8,7 @@ from filelock import FileLock
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put a file with a project of its own first: while one worker makes the run that all others want, another has something to do."""
+    """Put a file with a project of its own first: another worker has it to do while one makes the run that all others want."""
     items.sort(key=lambda item: item.path.name != "test_kill.py")
 
 

@@ -54,6 +54,7 @@ class CocoBoxes:
         self.reasons: dict[int, str] = {}
         self.files: list[tuple[str, HW | None]] = []
         self._names: dict[Any, int] = {}
+        self._doubtful = list[Any]()
         self._values, self._owners = array("d"), list[Any]()
         takers: dict[str, Callable[[Record], None]] = {
             "images": self._take_image,
@@ -61,12 +62,19 @@ class CocoBoxes:
         }
         seen = set[str]()
         for section, items in read_sections(coco):
+            if section in seen:
+                raise AnnotationError(f"{coco}: has more than one list {section}, expected one of each; mend the file")
             if section in takers and isinstance(items, Iterator):
                 seen.add(section)
                 for item in items:
                     if not isinstance(item, dict):
                         raise AnnotationError(f"{coco}: {str(item)[:60]!r} stands among its {section}, expected COCO records")
                     takers[section](item)
+                if self._doubtful:
+                    raise AnnotationError(
+                        f"{coco}: image id {self._doubtful[0]!r} stands for more than one image ({len(self._doubtful)} such records), "
+                        "expected ids of their own, since boxes would be snapped in the wrong one; mend the file"
+                    )
         if missing := [name for name in takers if name not in seen]:
             raise AnnotationError(f"{coco}: has no list {' and no list '.join(missing)}, expected COCO annotations")
         self.given: Floats = np.array(self._values, dtype=np.float64).reshape(-1, 4)
@@ -75,8 +83,12 @@ class CocoBoxes:
             self.reasons.setdefault(place, NO_IMAGE)
 
     def _take_image(self, item: Record) -> None:
-        self._names[_key(item.get("id"))] = len(self.files)
-        self.files.append((str(item.get("file_name", "")), _size(item)))
+        key, file = _key(item.get("id")), (str(item.get("file_name", "")), _size(item))
+        if key is not None:
+            number = self._names.setdefault(key, len(self.files))
+            if number < len(self.files) and self.files[number] != file:
+                self._doubtful.append(key)
+        self.files.append(file)
 
     def _take_annotation(self, item: Record, least_px: float) -> None:
         place, box = len(self._owners), _box(item.get("bbox"))
@@ -100,8 +112,8 @@ class CocoBoxes:
 
 
 def _key(value: Any) -> Any:  # noqa: ANN401 - any JSON may be an id
-    """What is looked up: lists and records are no ids."""
-    return value if isinstance(value, int | str) else None
+    """What is looked up, 1.0 like 1; lists and records are no ids, and what has none is of no image."""
+    return value if isinstance(value, int | float | str) and not isinstance(value, bool) else None
 
 
 def _size(image: Record) -> HW | None:
@@ -115,7 +127,10 @@ def _box(bbox: object) -> list[float] | None:
         return None
     if not all(isinstance(item, int | float) and not isinstance(item, bool) and abs(item) < float("inf") for item in bbox):
         return None
-    return [float(item) for item in bbox] if min(bbox[2:]) > 0 else None
+    try:
+        return [float(item) for item in bbox] if min(bbox[2:]) > 0 else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
 
 
 class Found:

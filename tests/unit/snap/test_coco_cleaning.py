@@ -195,6 +195,29 @@ def test_paths_that_cannot_be(snapper: Snapper, paths: CleanPaths, tmp_path: Pat
         clean(snapper, CleanPaths(paths.coco, paths.images, tmp_path / "file" / "clean.json"))
 
 
+def test_ids_that_are_no_whole_numbers(snapper: Snapper, paths: CleanPaths) -> None:
+    images = [{"id": 1.0, "file_name": "a.png"}, {"id": 2.0, "file_name": "gone.png"}, {"file_name": "b.png"}]
+    boxes = [annotation(1, [35, 35, 63, 60], 1.0), annotation(2, [35, 35, 63, 60], 2), annotation(3, [35, 35, 63, 60], None)]
+    boxes.append(annotation(4, [35, 35, 10**400, 60]))
+    paths.coco.write_text(json.dumps({"images": images, "annotations": boxes}))
+    cleaned = clean(snapper, paths)
+    assert cleaned.moved == 1
+    assert cleaned.ids == {"unreadable": [2], "no_image": [3], "bad_box": [4]}
+
+
+def test_an_image_id_of_two_images_is_refused(snapper: Snapper, paths: CleanPaths) -> None:
+    same = {"id": 1, "file_name": "a.png"}
+    boxes = [annotation(1, [35, 35, 63, 60])]
+    paths.coco.write_text(json.dumps({"images": [same, same], "annotations": boxes}))
+    assert clean(snapper, paths).moved == 1
+    paths.coco.write_text(json.dumps({"images": [same, {"id": 1, "file_name": "b.png"}], "annotations": boxes}))
+    with pytest.raises(AnnotationError, match="image id 1 stands for more than one image"):
+        clean(snapper, paths)
+    paths.coco.write_text('{"images": [], "annotations": [], "annotations": []}')
+    with pytest.raises(AnnotationError, match="has more than one list annotations"):
+        clean(snapper, paths)
+
+
 def test_without_annotations(snapper: Snapper, paths: CleanPaths) -> None:
     paths.coco.write_text('{"images": [], "annotations": []}')
     assert clean(snapper, paths).lines() == ["0 annotations: 0 moved, 0 stay where they were, 0 to be reviewed"]

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from roiseg.errors import AnnotationError, ImageReadError, MissingImageError, UnwritableError
 from roiseg.files import sha256_file
-from roiseg.geometry import xywh_to_xyxy
+from roiseg.geometry import clip_boxes, xywh_to_xyxy
 from roiseg.network_input import Pixels
 from roiseg.predict.frames import Fault, Frame, read_ahead
 from roiseg.predict.sources import Source
 from roiseg.progress import progress
-from roiseg.snap.coco_boxes import FAULTS, OUTSIDE, REASONS, UNREADABLE, CocoBoxes, Found, entry_of
+from roiseg.snap.coco_boxes import FAULTS, OUTSIDE, REASONS, SMALL, UNREADABLE, CocoBoxes, Found, entry_of
 from roiseg.snap.coco_file import ItemWriter, Record, new_text, read_sections, write_sections
 from roiseg.snap.document import SHARE_DIGITS
 from roiseg.snap.journal import Journal
@@ -176,7 +176,7 @@ def _snap_images(snapper: Snapper, boxes: CocoBoxes, found: Found, journal: Jour
                 journal.add(entry)
                 found.take(entry)
             tick()
-    boxes.reasons.update(dict.fromkeys(found.outside, OUTSIDE))
+    boxes.reasons.update(dict.fromkeys(found.outside, OUTSIDE) | dict.fromkeys(found.small, SMALL))
 
 
 def _pixels_of(picture: Frame | Fault, image_hw: HW | None) -> Pixels:
@@ -200,11 +200,15 @@ def _snap_image(snapper: Snapper, pixels: Pixels, number: int, boxes: CocoBoxes,
     """The entry of an image."""
     corners, hw = xywh_to_xyxy(boxes.given[places]), (pixels.shape[0], pixels.shape[1])
     inside = (corners[:, 2:] > 0).all(axis=1) & (corners[:, 0] < hw[1]) & (corners[:, 1] < hw[0])
+    shown = clip_boxes(corners, hw)
+    # As in training, it is what the image shows of a box that must be large enough.
+    small = inside & ((shown[:, 2:] - shown[:, :2]).min(axis=1) < snapper.min_box_px)
+    usable = inside & ~small
     snapped = dict[int, SnappedBox]()
-    if inside.any():
+    if usable.any():
         (encoded,) = snapper.encode([pixels])
-        snapped = dict(zip(places[inside].tolist(), snapper.snap_encoded(encoded, corners[inside]), strict=True))
-    return entry_of(number, snapped, places[~inside].tolist())
+        snapped = dict(zip(places[usable].tolist(), snapper.snap_encoded(encoded, corners[usable]), strict=True))
+    return entry_of(number, snapped, places[~inside].tolist(), places[small].tolist())
 
 
 def _write(paths: CleanPaths, boxes: CocoBoxes, found: Found, cleaned: Cleaned) -> None:

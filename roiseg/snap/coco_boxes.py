@@ -138,6 +138,7 @@ class Found:
 
     Attributes:
         outside: those that lie outside their image.
+        small: those of which their image shows too little.
         done: (N,) whether it was snapped.
         corners: (N, 4) xyxy, image frame.
         confidences: (N, 4).
@@ -148,6 +149,7 @@ class Found:
     def __init__(self, count: int) -> None:
         """Nothing yet of so many boxes."""
         self.outside: set[int] = set()
+        self.small: set[int] = set()
         self.done: Bools = np.zeros(count, dtype=bool)
         self.corners: Floats = np.zeros((count, 4))
         self.confidences: NDArray[np.float32] = np.zeros((count, 4), dtype=np.float32)
@@ -161,15 +163,17 @@ class Found:
             self.corners[place], self.confidences[place] = corners, confidences
             self.kept[place], self.review[place] = kept, review
         self.outside.update(entry["outside"])
+        self.small.update(entry["small"])
 
 
-def entry_of(image: int, boxes: Mapping[int, SnappedBox], outside: list[int]) -> dict[str, Any]:
+def entry_of(image: int, boxes: Mapping[int, SnappedBox], outside: list[int], small: list[int]) -> dict[str, Any]:
     """What was found of an image as plain values.
 
     Args:
         image: its number.
         boxes: place in the file -> what became of the box there.
         outside: places of boxes that lie outside of it.
+        small: places of boxes of which it shows too little.
     """
     return {
         "image": image,
@@ -184,4 +188,5 @@ def entry_of(image: int, boxes: Mapping[int, SnappedBox], outside: list[int]) ->
             for place, box in boxes.items()
         ],
         "outside": outside,
+        "small": small,
     }

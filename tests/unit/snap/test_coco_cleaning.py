@@ -218,6 +218,14 @@ def test_an_image_id_of_two_images_is_refused(snapper: Snapper, paths: CleanPath
         clean(snapper, paths)
 
 
+def test_what_the_border_leaves_too_little_of_stays(snapper: Snapper, paths: CleanPaths) -> None:
+    boxes = [annotation(1, [219.9999, 35, 63, 60]), annotation(2, [100, 147.5, 60, 60]), annotation(3, [35, 35, 63, 60])]
+    paths.coco.write_text(json.dumps({"images": [{"id": 1, "file_name": "a.png"}], "annotations": boxes}))
+    cleaned = clean(snapper, paths)
+    assert (cleaned.moved, cleaned.left, cleaned.faults) == (1, {"small": 2}, 0)
+    assert json.loads(paths.out.read_text())["annotations"][:2] == boxes[:2]
+
+
 def test_without_annotations(snapper: Snapper, paths: CleanPaths) -> None:
     paths.coco.write_text('{"images": [], "annotations": []}')
     assert clean(snapper, paths).lines() == ["0 annotations: 0 moved, 0 stay where they were, 0 to be reviewed"]

@@ -23,7 +23,7 @@ from roiseg.predict.frames import Fault, Frame, read_ahead
 from roiseg.predict.sources import Source
 from roiseg.progress import progress
 from roiseg.snap.coco_boxes import FAULTS, OUTSIDE, REASONS, SMALL, UNREADABLE, CocoBoxes, Found, entry_of
-from roiseg.snap.coco_file import ItemWriter, Record, new_text, read_sections, write_sections
+from roiseg.snap.coco_file import ItemWriter, Record, beside, new_text, read_sections, write_sections
 from roiseg.snap.document import SHARE_DIGITS
 from roiseg.snap.journal import Journal
 from roiseg.snap.snapper import SnappedBox, Snapper, edge_names
@@ -57,7 +57,10 @@ class CleanPaths:
     out: Path
 
     def __post_init__(self) -> None:
-        for path in (self.out, self.review, self.journal):
+        if not self.out.name or self.out.is_dir():
+            raise UnwritableError(f"--out {self.out}: a folder, expected a file to write; give one such as {self.out / 'clean.json'}")
+        written = (self.out, self.review)
+        for path in (*written, self.journal, *map(beside, written)):
             if path.exists() and self.coco.exists() and path.samefile(self.coco):
                 raise UnwritableError(f"--out {self.out}: {path} is {self.coco} itself, which is only read; give another --out")
         if not self.images.is_dir():

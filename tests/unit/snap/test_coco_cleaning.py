@@ -226,6 +226,17 @@ def test_what_the_border_leaves_too_little_of_stays(snapper: Snapper, paths: Cle
     assert json.loads(paths.out.read_text())["annotations"][:2] == boxes[:2]
 
 
+def test_outputs_that_would_hit_the_input_or_a_folder(paths: CleanPaths, tmp_path: Path) -> None:
+    for name in ("clean.json.partial", "clean.review.json.partial", "clean.json.work"):
+        given = tmp_path / name
+        given.write_text("{}")
+        with pytest.raises(UnwritableError, match="itself, which is only read; give another --out"):
+            CleanPaths(given, paths.images, tmp_path / "clean.json")
+    for folder in (tmp_path, Path()):
+        with pytest.raises(UnwritableError, match="a folder, expected a file to write"):
+            CleanPaths(paths.coco, paths.images, folder)
+
+
 def test_without_annotations(snapper: Snapper, paths: CleanPaths) -> None:
     paths.coco.write_text('{"images": [], "annotations": []}')
     assert clean(snapper, paths).lines() == ["0 annotations: 0 moved, 0 stay where they were, 0 to be reviewed"]

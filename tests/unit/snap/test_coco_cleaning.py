@@ -274,6 +274,12 @@ def test_the_command_snaps_an_image(folder: Path, paths: CleanPaths, tmp_path: P
     assert drawn.shape == (150, 220, 3)
 
 
+def test_the_command_names_a_video(folder: Path, tmp_path: Path) -> None:
+    status, output = run(tmp_path / "film.mp4", "--box", "35,35,63,60", "--model", folder, "--provider", "cpu")
+    assert status == 1, output
+    assert "film.mp4: a video, expected an image" in output
+
+
 @pytest.mark.parametrize(("flag", "kind"), [(cv2.IMREAD_GRAYSCALE, "uint8"), (cv2.IMREAD_COLOR, "uint16")])
 def test_grey_and_16_bit_files(folder: Path, paths: CleanPaths, tmp_path: Path, flag: int, kind: str) -> None:
     pixels = cv2.imread(str(paths.images / "a.png"), flag)

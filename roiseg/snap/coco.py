@@ -158,7 +158,7 @@ def clean(snapper: Snapper, paths: CleanPaths) -> Cleaned:
 def _snap_images(snapper: Snapper, boxes: CocoBoxes, found: Found, journal: Journal, folder: Path) -> None:
     """Snap what no earlier run has snapped; one image and what is read ahead are in memory."""
     done = set[int]()
-    for entry in journal.found:
+    for entry in journal.found():
         found.take(entry)
         done.add(entry["image"])
     parts = {number: places for number, places in boxes.by_image() if number not in done}

@@ -14,6 +14,7 @@ from roiseg.errors import AnnotationError, UnwritableError
 from roiseg.snap import Policy, Snapper
 from roiseg.snap import coco as cleaning
 from roiseg.snap.coco import CleanPaths, clean
+from roiseg.snap.journal import Journal
 
 TRUTH = (40, 30, 90, 100)
 BLANK = [150, 100, 40, 30]
@@ -156,6 +157,23 @@ def test_a_stopped_run_goes_on(snapper: Snapper, paths: CleanPaths, monkeypatch:
     assert not set(seen) & set(again)
     assert again
     assert not paths.journal.exists()
+
+
+def test_a_journal_gives_what_was_whole_and_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "run.work"
+    journal = Journal(path, {"run": 1})
+    assert list(journal.found()) == []
+    with journal.writing():
+        journal.add({"image": 0})
+        journal.add([1, "\u00e9"])
+    assert list(journal.found()) == []
+    with path.open("ab") as file:
+        file.write(b'{"image"')
+    again = Journal(path, {"run": 1})
+    with again.writing():
+        again.add(2)
+    assert list(again.found()) == [{"image": 0}, [1, "\u00e9"]]
+    assert list(Journal(path, {"run": 2}).found()) == []
 
 
 def test_another_run_begins_anew(snapper: Snapper, paths: CleanPaths) -> None:

@@ -58,7 +58,7 @@ class CleanPaths:
 
     def __post_init__(self) -> None:
         if not self.out.name or self.out.is_dir():
-            raise UnwritableError(f"--out {self.out}: a folder, expected a file to write; give one such as {self.out / 'clean.json'}")
+            raise UnwritableError(f"--out {self.out}: a folder, expected a file; give one such as {self.out / 'clean.json'}")
         written = (self.out, self.review)
         for path in (*written, self.journal, *map(beside, written)):
             if path.exists() and self.coco.exists() and path.samefile(self.coco):

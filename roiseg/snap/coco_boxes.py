@@ -72,8 +72,8 @@ class CocoBoxes:
                     takers[section](item)
                 if self._doubtful:
                     raise AnnotationError(
-                        f"{coco}: image id {self._doubtful[0]!r} stands for more than one image ({len(self._doubtful)} such records), "
-                        "expected ids of their own, since boxes would be snapped in the wrong one; mend the file"
+                        f"{coco}: image id {self._doubtful[0]!r} stands for more than one image ({len(self._doubtful)} such "
+                        "records), expected ids of their own: boxes would be snapped in the wrong one; mend the file"
                     )
         if missing := [name for name in takers if name not in seen]:
             raise AnnotationError(f"{coco}: has no list {' and no list '.join(missing)}, expected COCO annotations")
@@ -163,7 +163,7 @@ class Found:
             self.corners[place], self.confidences[place] = corners, confidences
             self.kept[place], self.review[place] = kept, review
         self.outside.update(entry["outside"])
-        self.small.update(entry["small"])
+        self.small.update(entry.get("small", ()))
 
 
 def entry_of(image: int, boxes: Mapping[int, SnappedBox], outside: list[int], small: list[int]) -> dict[str, Any]:

@@ -251,7 +251,7 @@ def test_outputs_that_would_hit_the_input_or_a_folder(paths: CleanPaths, tmp_pat
         with pytest.raises(UnwritableError, match="itself, which is only read; give another --out"):
             CleanPaths(given, paths.images, tmp_path / "clean.json")
     for folder in (tmp_path, Path()):
-        with pytest.raises(UnwritableError, match="a folder, expected a file to write"):
+        with pytest.raises(UnwritableError, match="a folder, expected a file; give one such as"):
             CleanPaths(paths.coco, paths.images, folder)
 
 

@@ -13,6 +13,9 @@ from roiseg.types import Provider
 NEEDED = ("fastapi", "uvicorn", "python_multipart")
 MIB = 1 << 20
 
+MOST_MEGAPIXELS = 178.0
+"""Pillow, which reads the sizes, refuses larger images whatever the limit."""
+
 
 def serve(  # noqa: PLR0913 - an option each
     model: Annotated[Path, typer.Option(help="Folder that `snapper_export` wrote.")] = Path("models/onnx/snapper"),
@@ -24,7 +27,9 @@ def serve(  # noqa: PLR0913 - an option each
     provider: Annotated[Provider, typer.Option(help="Where the models run.")] = "auto",
     max_body: Annotated[float, typer.Option(min=0.001, help="MiB of one request, and of one image file.")] = 16.0,
     max_held: Annotated[float, typer.Option(min=0.001, help="MiB of all requests that are read, wait or are worked on.")] = 256.0,
-    max_megapixels: Annotated[float, typer.Option(min=0.001, help="Of one image, known before it is decoded.")] = 50.0,
+    max_megapixels: Annotated[
+        float, typer.Option(min=0.001, max=MOST_MEGAPIXELS, help="Of one image, known before it is decoded.")
+    ] = 50.0,
     max_boxes: Annotated[int, typer.Option(min=1, help="Boxes of one request.")] = 256,
     max_queue: Annotated[int, typer.Option(min=1, help="Requests that wait or are worked on; more get 429.")] = 256,
     max_connections: Annotated[int, typer.Option(min=1, help="Open at once; more get 503.")] = 512,

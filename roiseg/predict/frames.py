@@ -105,6 +105,8 @@ def _bytes(path: Path) -> bytes:
         raise MissingImageError(f"{path}: no such image; correct the path") from error
     except OSError as error:
         raise ImageReadError(f"{path}: can't be read ({error.strerror}); expected an image file, so see to its rights") from error
+    except ValueError as error:
+        raise MissingImageError(f"{str(path)!r}: can't be the path of an image ({error}); correct it") from error
 
 
 def _header_size(data: bytes) -> tuple[int, int] | None:

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from roiseg.errors import AnnotationError, ImageReadError, MissingImageError, UnwritableError
 from roiseg.files import sha256_file
-from roiseg.geometry import xywh_to_xyxy
+from roiseg.geometry import clip_boxes, xywh_to_xyxy
 from roiseg.network_input import Pixels
 from roiseg.predict.frames import Fault, Frame, read_ahead
 from roiseg.predict.sources import Source
 from roiseg.progress import progress
-from roiseg.snap.coco_boxes import FAULTS, OUTSIDE, REASONS, UNREADABLE, CocoBoxes, Found, entry_of
-from roiseg.snap.coco_file import ItemWriter, Record, new_text, read_sections, write_sections
+from roiseg.snap.coco_boxes import FAULTS, OUTSIDE, REASONS, SMALL, UNREADABLE, CocoBoxes, Found, entry_of
+from roiseg.snap.coco_file import ItemWriter, Record, beside, new_text, read_sections, write_sections
 from roiseg.snap.document import SHARE_DIGITS
 from roiseg.snap.journal import Journal
 from roiseg.snap.snapper import SnappedBox, Snapper, edge_names
@@ -57,7 +57,10 @@ class CleanPaths:
     out: Path
 
     def __post_init__(self) -> None:
-        for path in (self.out, self.review, self.journal):
+        if not self.out.name or self.out.is_dir():
+            raise UnwritableError(f"--out {self.out}: a folder, expected a file; give one such as {self.out / 'clean.json'}")
+        written = (self.out, self.review)
+        for path in (*written, self.journal, *map(beside, written)):
             if path.exists() and self.coco.exists() and path.samefile(self.coco):
                 raise UnwritableError(f"--out {self.out}: {path} is {self.coco} itself, which is only read; give another --out")
         if not self.images.is_dir():
@@ -155,7 +158,7 @@ def clean(snapper: Snapper, paths: CleanPaths) -> Cleaned:
 def _snap_images(snapper: Snapper, boxes: CocoBoxes, found: Found, journal: Journal, folder: Path) -> None:
     """Snap what no earlier run has snapped; one image and what is read ahead are in memory."""
     done = set[int]()
-    for entry in journal.found:
+    for entry in journal.found():
         found.take(entry)
         done.add(entry["image"])
     parts = {number: places for number, places in boxes.by_image() if number not in done}
@@ -176,7 +179,7 @@ def _snap_images(snapper: Snapper, boxes: CocoBoxes, found: Found, journal: Jour
                 journal.add(entry)
                 found.take(entry)
             tick()
-    boxes.reasons.update(dict.fromkeys(found.outside, OUTSIDE))
+    boxes.reasons.update(dict.fromkeys(found.outside, OUTSIDE) | dict.fromkeys(found.small, SMALL))
 
 
 def _pixels_of(picture: Frame | Fault, image_hw: HW | None) -> Pixels:
@@ -200,11 +203,15 @@ def _snap_image(snapper: Snapper, pixels: Pixels, number: int, boxes: CocoBoxes,
     """The entry of an image."""
     corners, hw = xywh_to_xyxy(boxes.given[places]), (pixels.shape[0], pixels.shape[1])
     inside = (corners[:, 2:] > 0).all(axis=1) & (corners[:, 0] < hw[1]) & (corners[:, 1] < hw[0])
+    shown = clip_boxes(corners, hw)
+    # As in training, it is what the image shows of a box that must be large enough.
+    small = inside & ((shown[:, 2:] - shown[:, :2]).min(axis=1) < snapper.min_box_px)
+    usable = inside & ~small
     snapped = dict[int, SnappedBox]()
-    if inside.any():
+    if usable.any():
         (encoded,) = snapper.encode([pixels])
-        snapped = dict(zip(places[inside].tolist(), snapper.snap_encoded(encoded, corners[inside]), strict=True))
-    return entry_of(number, snapped, places[~inside].tolist())
+        snapped = dict(zip(places[usable].tolist(), snapper.snap_encoded(encoded, corners[usable]), strict=True))
+    return entry_of(number, snapped, places[~inside].tolist(), places[small].tolist())
 
 
 def _write(paths: CleanPaths, boxes: CocoBoxes, found: Found, cleaned: Cleaned) -> None:

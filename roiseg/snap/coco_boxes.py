@@ -54,6 +54,7 @@ class CocoBoxes:
         self.reasons: dict[int, str] = {}
         self.files: list[tuple[str, HW | None]] = []
         self._names: dict[Any, int] = {}
+        self._doubtful = list[Any]()
         self._values, self._owners = array("d"), list[Any]()
         takers: dict[str, Callable[[Record], None]] = {
             "images": self._take_image,
@@ -61,12 +62,19 @@ class CocoBoxes:
         }
         seen = set[str]()
         for section, items in read_sections(coco):
+            if section in seen:
+                raise AnnotationError(f"{coco}: has more than one list {section}, expected one of each; mend the file")
             if section in takers and isinstance(items, Iterator):
                 seen.add(section)
                 for item in items:
                     if not isinstance(item, dict):
                         raise AnnotationError(f"{coco}: {str(item)[:60]!r} stands among its {section}, expected COCO records")
                     takers[section](item)
+                if self._doubtful:
+                    raise AnnotationError(
+                        f"{coco}: image id {self._doubtful[0]!r} stands for more than one image ({len(self._doubtful)} such "
+                        "records), expected ids of their own: boxes would be snapped in the wrong one; mend the file"
+                    )
         if missing := [name for name in takers if name not in seen]:
             raise AnnotationError(f"{coco}: has no list {' and no list '.join(missing)}, expected COCO annotations")
         self.given: Floats = np.array(self._values, dtype=np.float64).reshape(-1, 4)
@@ -75,8 +83,12 @@ class CocoBoxes:
             self.reasons.setdefault(place, NO_IMAGE)
 
     def _take_image(self, item: Record) -> None:
-        self._names[_key(item.get("id"))] = len(self.files)
-        self.files.append((str(item.get("file_name", "")), _size(item)))
+        key, file = _key(item.get("id")), (str(item.get("file_name", "")), _size(item))
+        if key is not None:
+            number = self._names.setdefault(key, len(self.files))
+            if number < len(self.files) and self.files[number] != file:
+                self._doubtful.append(key)
+        self.files.append(file)
 
     def _take_annotation(self, item: Record, least_px: float) -> None:
         place, box = len(self._owners), _box(item.get("bbox"))
@@ -100,8 +112,8 @@ class CocoBoxes:
 
 
 def _key(value: Any) -> Any:  # noqa: ANN401 - any JSON may be an id
-    """What is looked up: lists and records are no ids."""
-    return value if isinstance(value, int | str) else None
+    """What is looked up, 1.0 like 1; lists and records are no ids, and what has none is of no image."""
+    return value if isinstance(value, int | float | str) and not isinstance(value, bool) else None
 
 
 def _size(image: Record) -> HW | None:
@@ -115,7 +127,10 @@ def _box(bbox: object) -> list[float] | None:
         return None
     if not all(isinstance(item, int | float) and not isinstance(item, bool) and abs(item) < float("inf") for item in bbox):
         return None
-    return [float(item) for item in bbox] if min(bbox[2:]) > 0 else None
+    try:
+        return [float(item) for item in bbox] if min(bbox[2:]) > 0 else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
 
 
 class Found:
@@ -123,6 +138,7 @@ class Found:
 
     Attributes:
         outside: those that lie outside their image.
+        small: those of which their image shows too little.
         done: (N,) whether it was snapped.
         corners: (N, 4) xyxy, image frame.
         confidences: (N, 4).
@@ -133,6 +149,7 @@ class Found:
     def __init__(self, count: int) -> None:
         """Nothing yet of so many boxes."""
         self.outside: set[int] = set()
+        self.small: set[int] = set()
         self.done: Bools = np.zeros(count, dtype=bool)
         self.corners: Floats = np.zeros((count, 4))
         self.confidences: NDArray[np.float32] = np.zeros((count, 4), dtype=np.float32)
@@ -146,15 +163,17 @@ class Found:
             self.corners[place], self.confidences[place] = corners, confidences
             self.kept[place], self.review[place] = kept, review
         self.outside.update(entry["outside"])
+        self.small.update(entry.get("small", ()))
 
 
-def entry_of(image: int, boxes: Mapping[int, SnappedBox], outside: list[int]) -> dict[str, Any]:
+def entry_of(image: int, boxes: Mapping[int, SnappedBox], outside: list[int], small: list[int]) -> dict[str, Any]:
     """What was found of an image as plain values.
 
     Args:
         image: its number.
         boxes: place in the file -> what became of the box there.
         outside: places of boxes that lie outside of it.
+        small: places of boxes of which it shows too little.
     """
     return {
         "image": image,
@@ -169,4 +188,5 @@ def entry_of(image: int, boxes: Mapping[int, SnappedBox], outside: list[int]) ->
             for place, box in boxes.items()
         ],
         "outside": outside,
+        "small": small,
     }

@@ -120,6 +120,11 @@ class _Scanner:
         )
 
 
+def beside(path: Path) -> Path:
+    """Where a text is written before it takes the place of `path`."""
+    return path.with_name(f"{path.name}.partial")
+
+
 @contextmanager
 def new_text(path: Path) -> Iterator[Callable[[str], object]]:
     """A text file that takes the place of `path` only when the block ends well.
@@ -130,7 +135,7 @@ def new_text(path: Path) -> Iterator[Callable[[str], object]]:
     Raises:
         UnwritableError: the file system refuses it.
     """
-    aside = path.with_name(f"{path.name}.partial")
+    aside = beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("w", encoding="utf-8") as file:

@@ -20,7 +20,7 @@ class Journal:
             run: all that decides what is found.
         """
         self._path = path
-        whole, kept = 0, list[Any]()
+        whole = self._head = 0
         for line in _lines(path):
             try:
                 entry = json.loads(line) if line.endswith(b"\n") else None
@@ -30,14 +30,22 @@ class Journal:
             if entry is None or (not whole and entry != dict(run)):
                 break
             whole += len(line)
-            kept.append(entry)
-        self.found: list[Any] = kept[1:]
+            self._head = self._head or whole
+        self._end = whole
         with self._told():
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as file:
                 file.truncate(whole)
                 if not whole:
                     file.write(_line(dict(run)))
+
+    def found(self) -> Iterator[Any]:
+        """The entries of the earlier run, read one by one."""
+        if self._end:
+            with self._path.open("rb") as file:
+                file.seek(self._head)
+                while file.tell() < self._end:
+                    yield json.loads(file.readline())
 
     @contextmanager
     def writing(self) -> Iterator["Journal"]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from roiseg.errors import BoxError, UnwritableError
+from roiseg.errors import BoxError, ImageReadError, UnwritableError
 from roiseg.evaluate.overlays import write_png
 from roiseg.files import write_json
 from roiseg.geometry import Floats, xywh_to_xyxy
@@ -86,7 +86,10 @@ def snap_picture(snapper: Snapper, image: Path, boxes_image: Floats, out: Path) 
         BoxError: a box lies outside the image.
         UnwritableError: an output can't be written.
     """
-    (picture,) = read_ahead([Source(image, image.name, image.stem)], 1, 1)
+    source = Source(image, image.name, image.stem)
+    if source.is_video:
+        raise ImageReadError(f"{image}: a video, expected an image; take the frame that is meant out of it")
+    (picture,) = read_ahead([source], 1, 1)
     if isinstance(picture, Fault):
         raise picture.error
     (encoded,) = snapper.encode([picture.pixels])

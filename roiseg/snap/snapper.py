@@ -36,6 +36,9 @@ from roiseg.types import IMAGE, Provider
 BOXES_PER_PASS = 16
 """Boxes that go through the model together: crops of 224 pixels in a ResNet take some 30 MiB each."""
 
+LEAST_SIDE = 1e-5
+"""Side of a window in the unit frame, below which float32 can't tell places in it: no model is asked about such a sliver."""
+
 NEEDED = ("buffer", "confidence", "fingerprints", "input", "layers", "min_box_px", "scales")
 """What a Snapper's metadata must say."""
 
@@ -232,7 +235,10 @@ class Snapper:
         return [SnappedBox(*values) for values in zip(*parts, strict=True)]
 
     def _propose(self, encoded: Encoded, rough: Floats, buffer: float) -> tuple[Floats, Floats]:
-        """Where the model sees the edges of boxes (R, 4) in the image frame, and how sure it is (R, 4)."""
+        """Where the model sees the edges of boxes (R, 4) in the image frame, and how sure it is (R, 4).
+
+        Slivers that the border of the image leaves of a box stay, with a confidence of 0.
+        """
         names = [feature_input(name) for name in self.reading.layers]
         missing = [name for name in names if name not in encoded.features]
         if missing:
@@ -244,18 +250,20 @@ class Snapper:
         resize = self.reading.rule.resizing(encoded.image_hw)
         shares = to_share(rough, encoded.image_hw)
         windows = np.concatenate([share_to_unit(boxes, resize) for boxes in (windows_around(shares, buffer), shares)], axis=1)
-        found = [(np.zeros((0, 4)), np.zeros((0, 4)))]
-        for start in range(0, len(windows), BOXES_PER_PASS):
-            part = windows[start : start + BOXES_PER_PASS]
+        seen = np.flatnonzero((windows[:, 2:4] - windows[:, :2] >= LEAST_SIDE).all(axis=1))
+        proposed, confidences = rough.copy(), np.zeros_like(rough)
+        for start in range(0, len(seen), BOXES_PER_PASS):
+            places = seen[start : start + BOXES_PER_PASS]
+            part = windows[places]
             numbered = np.concatenate([np.zeros((len(part), 1)), part], axis=1).astype(np.float32)
-            boxes, confidences = run_model(self._session, self.file, [BOXES, CONFIDENCES], feeds | {WINDOWS: numbered})
-            if not (np.isfinite(boxes).all() and np.isfinite(confidences).all()):
+            boxes, sure = run_model(self._session, self.file, [BOXES, CONFIDENCES], feeds | {WINDOWS: numbered})
+            if not (np.isfinite(boxes).all() and np.isfinite(sure).all()):
                 raise PredictionError(
                     f"{self.file}: its edges or confidences aren't numbers; take another of its files, such as {SNAPPER_FILE}"
                 )
-            found.append((boxes.astype(np.float64), confidences.astype(np.float64)))
-        boxes, confidences = (np.concatenate(items) for items in zip(*found, strict=True))
-        return clip_boxes(resize.boxes_to_image(boxes), encoded.image_hw), confidences
+            proposed[places] = clip_boxes(resize.boxes_to_image(boxes.astype(np.float64)), encoded.image_hw)
+            confidences[places] = sure
+        return proposed, confidences
 
 
 def _metadata(session: onnxruntime.InferenceSession, path: Path) -> dict[str, Any]:

@@ -61,6 +61,12 @@ def test_options_become_limits(snapper: FakeSnapper, tmp_path: Path) -> None:
     assert snapper.count == 1
 
 
+def test_more_pixels_than_are_read_cannot_be_allowed(snapper: FakeSnapper) -> None:
+    result = RUNNER.invoke(app, ["serve", "--max-megapixels", "300"])
+    assert result.exit_code == 2
+    assert "178" in result.output + result.stderr
+
+
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else found(name))

@@ -181,3 +181,9 @@ def test_a_video_that_is_left_early_is_closed(tmp_path: Path) -> None:
     reading = read_ahead(sources(write_video(tmp_path / "clip.mp4", 9)), 1, 4)
     assert isinstance(next(reading), Frame)
     reading.close()
+
+
+def test_a_path_that_no_file_can_have(tmp_path: Path) -> None:
+    (found,) = read_ahead([Source(tmp_path / "a\0b.png", "a", "a")], 1, 1)
+    assert isinstance(found, Fault)
+    assert "can't be the path of an image" in str(found.error)

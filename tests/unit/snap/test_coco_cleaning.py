@@ -14,6 +14,7 @@ from roiseg.errors import AnnotationError, UnwritableError
 from roiseg.snap import Policy, Snapper
 from roiseg.snap import coco as cleaning
 from roiseg.snap.coco import CleanPaths, clean
+from roiseg.snap.journal import Journal
 
 TRUTH = (40, 30, 90, 100)
 BLANK = [150, 100, 40, 30]
@@ -158,6 +159,23 @@ def test_a_stopped_run_goes_on(snapper: Snapper, paths: CleanPaths, monkeypatch:
     assert not paths.journal.exists()
 
 
+def test_a_journal_gives_what_was_whole_and_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "run.work"
+    journal = Journal(path, {"run": 1})
+    assert list(journal.found()) == []
+    with journal.writing():
+        journal.add({"image": 0})
+        journal.add([1, "\u00e9"])
+    assert list(journal.found()) == []
+    with path.open("ab") as file:
+        file.write(b'{"image"')
+    again = Journal(path, {"run": 1})
+    with again.writing():
+        again.add(2)
+    assert list(again.found()) == [{"image": 0}, [1, "\u00e9"]]
+    assert list(Journal(path, {"run": 2}).found()) == []
+
+
 def test_another_run_begins_anew(snapper: Snapper, paths: CleanPaths) -> None:
     paths.out.parent.mkdir()
     paths.journal.write_text('{"annotations_sha256": "of others"}\n{"image": 0, "boxes": [], "outside": []}\n')
@@ -195,6 +213,48 @@ def test_paths_that_cannot_be(snapper: Snapper, paths: CleanPaths, tmp_path: Pat
         clean(snapper, CleanPaths(paths.coco, paths.images, tmp_path / "file" / "clean.json"))
 
 
+def test_ids_that_are_no_whole_numbers(snapper: Snapper, paths: CleanPaths) -> None:
+    images = [{"id": 1.0, "file_name": "a.png"}, {"id": 2.0, "file_name": "gone.png"}, {"file_name": "b.png"}]
+    boxes = [annotation(1, [35, 35, 63, 60], 1.0), annotation(2, [35, 35, 63, 60], 2), annotation(3, [35, 35, 63, 60], None)]
+    boxes.append(annotation(4, [35, 35, 10**400, 60]))
+    paths.coco.write_text(json.dumps({"images": images, "annotations": boxes}))
+    cleaned = clean(snapper, paths)
+    assert cleaned.moved == 1
+    assert cleaned.ids == {"unreadable": [2], "no_image": [3], "bad_box": [4]}
+
+
+def test_an_image_id_of_two_images_is_refused(snapper: Snapper, paths: CleanPaths) -> None:
+    same = {"id": 1, "file_name": "a.png"}
+    boxes = [annotation(1, [35, 35, 63, 60])]
+    paths.coco.write_text(json.dumps({"images": [same, same], "annotations": boxes}))
+    assert clean(snapper, paths).moved == 1
+    paths.coco.write_text(json.dumps({"images": [same, {"id": 1, "file_name": "b.png"}], "annotations": boxes}))
+    with pytest.raises(AnnotationError, match="image id 1 stands for more than one image"):
+        clean(snapper, paths)
+    paths.coco.write_text('{"images": [], "annotations": [], "annotations": []}')
+    with pytest.raises(AnnotationError, match="has more than one list annotations"):
+        clean(snapper, paths)
+
+
+def test_what_the_border_leaves_too_little_of_stays(snapper: Snapper, paths: CleanPaths) -> None:
+    boxes = [annotation(1, [219.9999, 35, 63, 60]), annotation(2, [100, 147.5, 60, 60]), annotation(3, [35, 35, 63, 60])]
+    paths.coco.write_text(json.dumps({"images": [{"id": 1, "file_name": "a.png"}], "annotations": boxes}))
+    cleaned = clean(snapper, paths)
+    assert (cleaned.moved, cleaned.left, cleaned.faults) == (1, {"small": 2}, 0)
+    assert json.loads(paths.out.read_text())["annotations"][:2] == boxes[:2]
+
+
+def test_outputs_that_would_hit_the_input_or_a_folder(paths: CleanPaths, tmp_path: Path) -> None:
+    for name in ("clean.json.partial", "clean.review.json.partial", "clean.json.work"):
+        given = tmp_path / name
+        given.write_text("{}")
+        with pytest.raises(UnwritableError, match="itself, which is only read; give another --out"):
+            CleanPaths(given, paths.images, tmp_path / "clean.json")
+    for folder in (tmp_path, Path()):
+        with pytest.raises(UnwritableError, match="a folder, expected a file; give one such as"):
+            CleanPaths(paths.coco, paths.images, folder)
+
+
 def test_without_annotations(snapper: Snapper, paths: CleanPaths) -> None:
     paths.coco.write_text('{"images": [], "annotations": []}')
     assert clean(snapper, paths).lines() == ["0 annotations: 0 moved, 0 stay where they were, 0 to be reviewed"]
@@ -230,6 +290,12 @@ def test_the_command_snaps_an_image(folder: Path, paths: CleanPaths, tmp_path: P
     drawn = cv2.imread(str(out / "a.snapped.png"))
     assert drawn is not None
     assert drawn.shape == (150, 220, 3)
+
+
+def test_the_command_names_a_video(folder: Path, tmp_path: Path) -> None:
+    status, output = run(tmp_path / "film.mp4", "--box", "35,35,63,60", "--model", folder, "--provider", "cpu")
+    assert status == 1, output
+    assert "film.mp4: a video, expected an image" in output
 
 
 @pytest.mark.parametrize(("flag", "kind"), [(cv2.IMREAD_GRAYSCALE, "uint8"), (cv2.IMREAD_COLOR, "uint16")])

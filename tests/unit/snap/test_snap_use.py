@@ -113,6 +113,17 @@ def test_a_box_of_one_pixel(snapper: Snapper, pixels: NDArray[np.uint8]) -> None
         snapper.snap([[0, 0, 1, 1]])
 
 
+def test_a_sliver_at_the_border_of_the_image_stays_and_is_marked(snapper: Snapper) -> None:
+    (expected,) = snapper.snap(ROUGH[:1])
+    sliver, other = snapper.snap([[219.999999, 35, 260, 80], ROUGH[0]])
+    np.testing.assert_array_equal(sliver.box_image, [219.999999, 35, 220, 80])
+    np.testing.assert_array_equal(sliver.proposed_image, sliver.rough_image)
+    assert not sliver.confidences.any()
+    assert sliver.kept.all()
+    assert sliver.review.all()
+    np.testing.assert_allclose(other.box_image, expected.box_image, atol=1e-4)
+
+
 def test_images_of_other_kinds(snapper: Snapper, pixels: NDArray[np.uint8]) -> None:
     for image, message in (
         (pixels[:, :, 0], "a grey image"),

@@ -20,6 +20,9 @@ from roiseg.types import HW
 COLUMNS = ("row", "image_id", "annotation_id", "category_id", "x0", "y0", "x1", "y1")
 OBJECTS = Path("data/objects")
 
+FARTHEST_PX = 1e9
+"""Numbers of a box beyond this are no pixels of any image."""
+
 
 def build_objects(data: Json, images: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     """The table of a split.
@@ -37,30 +40,37 @@ def build_objects(data: Json, images: pd.DataFrame) -> tuple[pd.DataFrame, dict[
     counts: Counter[str] = Counter(objects_kept=0, objects_crowd=0, objects_bad_box=0)
     found: list[tuple[float, ...]] = []
     for item in data["annotations"]:
-        place = rows.get(item.get("image_id"))
+        image_id = item.get("image_id")
+        place = rows.get(image_id) if isinstance(image_id, int) else None
         if place is None:
             continue
         if item.get("iscrowd"):
             counts["objects_crowd"] += 1
             continue
         box = _clipped(item.get("bbox"), place[1])
-        if box is None or not isinstance(item.get("category_id"), int):
+        if box is None or not all(_fits(item.get(name)) for name in ("id", "category_id")):
             counts["objects_bad_box"] += 1
             continue
         counts["objects_kept"] += 1
-        found.append((place[0], item["image_id"], item["id"], item["category_id"], *box.tolist()))
+        found.append((place[0], image_id, item["id"], item["category_id"], *box.tolist()))
     table = pd.DataFrame(found, columns=list(COLUMNS)).astype(dict.fromkeys(COLUMNS[:4], np.int64))
     table = table.astype(dict.fromkeys(COLUMNS[4:], np.float64))
     return table.sort_values(["row", "annotation_id"], ignore_index=True), dict(counts)
+
+
+def _fits(number: object) -> bool:
+    """Whether something is an integer that a table holds."""
+    return isinstance(number, int) and -(2**63) <= number < 2**63
 
 
 def _clipped(box: object, image_hw: HW) -> Floats | None:
     """A COCO box as (4,) xyxy inside its image; None where it can't be used."""
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(item, int | float) for item in box):
         return None
-    raw = np.array([box], dtype=np.float64)
-    if not np.isfinite(raw).all() or min(box[2:]) <= 0:
+    # Compared before they become floats, which an endless integer can't.
+    if not all(abs(item) <= FARTHEST_PX for item in box) or min(box[2:]) <= 0:
         return None
+    raw = np.array([box], dtype=np.float64)
     corners = xywh_to_xyxy(raw)
     inside: Floats = clip_boxes(corners, image_hw)
     if np.abs(corners - inside).max() > BOX_TOLERANCE_PX or (inside[0, 2:] <= inside[0, :2]).any():

@@ -29,7 +29,7 @@ from roiseg.onnx_names import (
 from roiseg.predict.encoder import Encoded, Encoder, Reading
 from roiseg.predict.given import BoxFormat, BoxFrame, pixel_boxes
 from roiseg.runtime import make_session, run_model
-from roiseg.snap.policy import Policy
+from roiseg.snapper.policy import Policy
 from roiseg.snapper.windows import EDGES, share_to_unit, to_share, windows_around
 from roiseg.types import IMAGE, Provider
 

@@ -46,7 +46,7 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     "edges": ("stratum", "figure", "value"),
     "reliability": ("low", "high", "confidence", "share", "edge_px_mean", "edges"),
     "reliability_peak": ("low", "high", "confidence", "share", "edge_px_mean", "edges"),
-    "error_by_confidence": ("kept", "edges", "confidence", "edge_px_mean", "share_within_3px", "right"),
+    "error_by_confidence": ("kept", "edges", "confidence", "edge_px_mean", "edge_crop_px_mean", "share_within_3px", "right"),
 }
 """Table of a curve -> its columns; the tables are files of `SnapEvaluatePaths.curves`."""
 

@@ -14,8 +14,9 @@ import numpy as np
 from roiseg.classes import Bools
 from roiseg.geometry import Floats
 from roiseg.snapper.calibration import cross_fitted, within_tolerance
-from roiseg.snapper.metrics import LEAD, box_figures, exact_mean, within
+from roiseg.snapper.metrics import LEAD, box_figures, exact_mean, measure, within
 from roiseg.snapper.params import ConfidenceParams
+from roiseg.snapper.policy import Policy
 from roiseg.snapper.results import SnapResults
 
 BINS = 10
@@ -34,18 +35,21 @@ class Judged:
         confidence: cross-fitted.
         right: whether within the tolerance.
         error_px: distance to the truth, pixels of the image.
+        error_crop_px: the same, pixels of the window at 224 x 224: what confidences are about, for large things have large errors.
     """
 
     peak: Floats
     confidence: Floats
     right: Bools
     error_px: Floats
+    error_crop_px: Floats
 
     @classmethod
     def of(cls, results: SnapResults, tolerance: float) -> "Judged":
         """All edges of results."""
         confidence, right = cross_fitted(results, tolerance), within_tolerance(results, tolerance)
-        return cls(results.peak, confidence, right, np.abs(results.snapped - results.truth))
+        found = measure(results, results.snapped)
+        return cls(results.peak, confidence, right, found.edges_px, found.edges_crop_px)
 
 
 def _bins(said: Floats) -> list[Bools]:
@@ -92,8 +96,9 @@ def error_by_confidence_rows(judged: Judged) -> list[Row]:
     """What is left of the error where only the surest edges are kept; of edges as sure as each other the worst count first.
 
     Returns:
-        For each share of `KEPT`: `kept`, the number of `edges` (at least one), the least `confidence` among them, mean error
-        `edge_px_mean`, `share_within_3px`, and the share `right` within the tolerance. None where there are no edges.
+        For each share of `KEPT`: `kept`, the number of `edges` (at least one), the least `confidence` among them, mean errors
+        `edge_px_mean` and `edge_crop_px_mean`, `share_within_3px`, and the share `right` within the tolerance. None where there are no
+        edges.
     """
     said, error, right = judged.confidence.ravel(), judged.error_px.ravel(), judged.right.ravel()
     if not said.size:
@@ -108,6 +113,7 @@ def error_by_confidence_rows(judged: Judged) -> list[Row]:
                 "edges": len(chosen),
                 "confidence": float(said[chosen].min()),
                 "edge_px_mean": exact_mean(error[chosen]),
+                "edge_crop_px_mean": exact_mean(judged.error_crop_px.ravel()[chosen]),
                 "share_within_3px": exact_mean(within(error[chosen], 3)),
                 "right": exact_mean(right[chosen]),
             }
@@ -122,8 +128,9 @@ def confidence_figures(results: SnapResults, judged: Judged, params: ConfidenceP
       squared distance of the same to what is so.
     * `right`: share of the edges within the tolerance.
     * `review_share`: edges less sure than `review_below`; `review_right`, `sure_right`: shares within the tolerance of those and of
-      the others, `review_edge_px_mean` and `sure_edge_px_mean` their mean errors, where there are such edges.
-    * `kept_share`: edges less sure than `keep_below`, which use leaves where they were; `used_mean_iou`,
+      the others, `review_edge_px_mean`, `review_edge_crop_px_mean`, `sure_edge_px_mean` and `sure_edge_crop_px_mean` their mean
+      errors, where there are such edges.
+    * `kept_share`: edges that use leaves where they were, being less sure than `keep_below` or crossing another; `used_mean_iou`,
       `used_edge_share_within_3px`: the boxes that are then given.
     """
     if not len(results):
@@ -139,7 +146,8 @@ def confidence_figures(results: SnapResults, judged: Judged, params: ConfidenceP
         if chosen.any():
             found[f"{name}_right"] = exact_mean(judged.right[chosen])
             found[f"{name}_edge_px_mean"] = exact_mean(judged.error_px[chosen])
-    kept = judged.confidence < params.keep_below
-    used = box_figures(results, np.where(kept, results.rough, results.snapped))
+            found[f"{name}_edge_crop_px_mean"] = exact_mean(judged.error_crop_px[chosen])
+    decided = Policy(params.keep_below, params.review_below).decide(results.rough, results.snapped, judged.confidence)
+    used = box_figures(results, decided.boxes_image)
     names = (LEAD, "edge_share_within_3px")
-    return found | {"kept_share": exact_mean(kept)} | {f"used_{name}": used[name] for name in names}
+    return found | {"kept_share": exact_mean(decided.kept)} | {f"used_{name}": used[name] for name in names}

@@ -147,7 +147,7 @@ def test_calibration_error_written_out() -> None:
 
 def judged(confidence: list[float], error: list[float]) -> Judged:
     said, off = np.array([confidence]), np.array([error])
-    return Judged(said / 2, said, off <= 1, off)
+    return Judged(said / 2, said, off <= 1, off, off * 2)
 
 
 def test_reliability_rows_written_out() -> None:
@@ -166,7 +166,8 @@ def test_error_by_confidence_written_out() -> None:
     assert by_kept[0.1]["edges"] == 1
     assert by_kept[0.1]["edge_px_mean"] == 0
     # Of two as sure as each other, the worse one is there first.
-    assert by_kept[0.5] == {"kept": 0.5, "edges": 2, "confidence": 0.5, "edge_px_mean": 2.0, "share_within_3px": 0.5, "right": 0.5}
+    errors = {"edge_px_mean": 2.0, "edge_crop_px_mean": 4.0, "share_within_3px": 0.5}
+    assert by_kept[0.5] == {"kept": 0.5, "edges": 2, "confidence": 0.5, **errors, "right": 0.5}
     assert by_kept[1.0]["edge_px_mean"] == 4
 
 

@@ -97,8 +97,8 @@ def error_by_confidence_rows(judged: Judged) -> list[Row]:
 
     Returns:
         For each share of `KEPT`: `kept`, the number of `edges` (at least one), the least `confidence` among them, mean errors
-        `edge_px_mean` and `edge_crop_px_mean`, `share_within_3px`, and the share `right` within the tolerance. None where there are no
-        edges.
+        `edge_px_mean` and `edge_crop_px_mean`, `share_within_3px`, and the share `right` within the tolerance. None where there
+        are no edges.
     """
     said, error, right = judged.confidence.ravel(), judged.error_px.ravel(), judged.right.ravel()
     if not said.size:

@@ -118,7 +118,7 @@ def load_head(path: Path, name: str, sections: HeadSections, dataset: RoiDataset
     now = json.loads(sections.model.model_dump_json())
     if checkpoint.params["model"] != now:
         keys = [key for key in now if checkpoint.params["model"].get(key) != now[key]]
-        raise CheckpointError(f"{file}: was trained with another model ({', '.join(keys)} differ); run `dvc repro train`")
+        raise CheckpointError(f"{file}: was trained with another model ({', '.join(keys)} differ); train it again (`dvc repro`)")
     return with_weights(checkpoint, file, sections.model, dataset.store.specs), checkpoint
 
 

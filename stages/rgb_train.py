@@ -14,7 +14,7 @@ def main() -> None:
     """Write `models/rgb` and `metrics/train/rgb`."""
     statistics, live = Path("metrics/data_analyze.json"), Path("metrics/train") / NAME
     paths = TrainPaths(statistics, Path("data/rois.parquet"), INDEX, FEATURES, MODELS, live, stage="rgb_train")
-    train_head(NAME, TrainSections.load(rgb_values(read_yaml(PARAMS_FILE))), paths, [LiveCurves(live)])
+    train_head(NAME, TrainSections.load(rgb_values(read_yaml(PARAMS_FILE)), f"{NAME}.train"), paths, [LiveCurves(live)])
 
 
 if __name__ == "__main__":

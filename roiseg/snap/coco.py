@@ -136,6 +136,7 @@ def clean(snapper: Snapper, paths: CleanPaths) -> Cleaned:
     Raises:
         AnnotationError: no COCO annotations.
         UnwritableError: an output can't be written.
+        WorkBusyError: another run has the same `out`.
     """
     boxes = CocoBoxes(paths.coco, snapper.min_box_px)
     found = Found(len(boxes.given))
@@ -147,11 +148,11 @@ def clean(snapper: Snapper, paths: CleanPaths) -> Cleaned:
         "keep_below": policy.keep_below,
         "review_below": policy.review_below,
     }
-    journal = Journal(paths.journal, run)
-    _snap_images(snapper, boxes, found, journal, paths.images)
     cleaned = Cleaned(annotations=len(boxes.given))
-    _write(paths, boxes, found, cleaned)
-    journal.remove()
+    with Journal(paths.journal, run) as journal:
+        _snap_images(snapper, boxes, found, journal, paths.images)
+        _write(paths, boxes, found, cleaned)
+        journal.remove()
     return cleaned
 
 
@@ -167,7 +168,7 @@ def _snap_images(snapper: Snapper, boxes: CocoBoxes, found: Found, journal: Jour
         logger.error("%s: a video, expected an image of the annotations", sources.pop(number).path)
         boxes.reasons.update(dict.fromkeys(parts.pop(number).tolist(), UNREADABLE))
     pictures = read_ahead(list(sources.values()), READ_AHEAD, READ_AHEAD)
-    with journal.writing(), progress("snap", len(parts)) as tick:
+    with progress("snap", len(parts)) as tick:
         for picture, (number, places) in zip(pictures, parts.items(), strict=True):
             try:
                 entry = _snap_image(snapper, _pixels_of(picture, boxes.files[number][1]), number, boxes, places)

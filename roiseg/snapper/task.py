@@ -38,10 +38,7 @@ class SnapTask(Task):
     """
 
     lead, unit = LEAD, "boxes"
-    thrift = (
-        "lower snapper.train.images_per_batch (and raise snapper.train.accumulate by as much), snapper.data.boxes_per_image, or "
-        "roi_hw or crop_px and the channels of snapper.model"
-    )
+    thrift = "snapper.data.boxes_per_image, or roi_hw or crop_px and the channels of snapper.model"
 
     def __init__(
         self,

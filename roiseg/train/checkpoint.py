@@ -105,7 +105,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such checkpoint; run `dvc repro train`, or `dvc pull`") from error
+        raise CheckpointError(f"{path}: no such checkpoint; train it (`dvc repro`), or `dvc pull`") from error
     except (RuntimeError, EOFError, OSError, ValueError, TypeError, KeyError, pickle.UnpicklingError) as error:
         # What torch says is advice to load it unsafely, or nothing.
         raise CheckpointError(
@@ -121,7 +121,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if lacking or unknown:
         faults = [f"lacks {_shown(lacking)}"] * bool(lacking) + [f"has {_shown(unknown)}, which is unknown here"] * bool(unknown)
         raise CheckpointError(
-            f"{path}: not a checkpoint of roiseg as it is now: {', and '.join(faults)}; train the head again (`dvc repro train`), "
+            f"{path}: not a checkpoint of roiseg as it is now: {', and '.join(faults)}; train it again (`dvc repro`), "
             "or go back to the version that wrote it"
         )
     for name, hint in get_type_hints(Checkpoint).items():
@@ -129,7 +129,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if not isinstance(value, (int, float) if kind is float else kind):
             raise CheckpointError(
                 f"{path}: not a checkpoint of roiseg as it is now: {name} is of type {type(value).__name__}, expected "
-                f"{kind.__name__.lower()}; train the head again (`dvc repro train`), or go back to the version that wrote it"
+                f"{kind.__name__.lower()}; train it again (`dvc repro`), or go back to the version that wrote it"
             )
     return Checkpoint(**data)
 

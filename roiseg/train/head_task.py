@@ -33,10 +33,7 @@ class HeadTask(Task):
     """
 
     lead, unit = LEAD, "ROIs"
-    thrift = (
-        "lower train.images_per_batch (and raise train.accumulate by as much), sampler.rois_per_image and extra_rois, model.roi_hw "
-        "or the channels of model, or read fewer layers"
-    )
+    thrift = "sampler.rois_per_image and extra_rois, model.roi_hw or the channels of model, or read fewer layers"
 
     def __init__(
         self,

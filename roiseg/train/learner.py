@@ -90,14 +90,15 @@ class Learner:
         device = self._fabric.device
         batch = self.task.largest(-(-self._params.images_per_batch // self._world.size))
         buffers, seen = [(buffer, buffer.clone()) for buffer in self.head.buffers()], self.task.state()
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), lack_of_memory_is_said(self.task, batch, device):
+        generators = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(generators), lack_of_memory_is_said(self.task, self._params, batch, device):
             self.wrapped.train()
             try:
                 self._fabric.backward(self.losses(batch)["total"])
             except CompilerError as error:
                 raise TrainingError(
-                    f"train.compile is true, but the head can't be compiled here ({str(error).splitlines()[0]}); the processor "
-                    "needs a C++ compiler, CUDA needs triton; or set train.compile to false"
+                    f"{self._params.key('compile')} is true, but the model can't be compiled here ({str(error).splitlines()[0]}); "
+                    "the processor needs a C++ compiler, CUDA needs triton; or set it to false"
                 ) from error
         for buffer, before in buffers:  # statistics of norms
             buffer.copy_(before)

@@ -27,6 +27,7 @@ from roiseg.train.folder import RunFolder
 from roiseg.train.learner import Learner
 from roiseg.train.log import Observer, Row
 from roiseg.train.memory import limit_kernels
+from roiseg.train.params import TrainParams
 from roiseg.train.run import Phase, Run
 from roiseg.train.schedule import Extension, Schedule, phase_warmup, stops_early
 from roiseg.train.snapshots import mean_of
@@ -41,15 +42,20 @@ NONE_YET = -1.0
 BatchT = TypeVar("BatchT", bound=AnyBatch)
 
 
-def check_metric(name: str, task: Task) -> None:
-    """See that a figure to judge a run by is one that validation gives.
+def check_metric(params: TrainParams, task: Task) -> None:
+    """See that the figure to judge a run by is one that validation gives.
+
+    Args:
+        params: section `train`.
+        task: that is validated.
 
     Raises:
         TrainingError: it isn't.
     """
-    known = task.known_figures
+    name, known = params.early_stop.metric, task.known_figures
     if name not in known:
-        raise TrainingError(f"train.early_stop.metric is {name!r}, which validation doesn't give; {nearest(name, known)}")
+        key = params.key("early_stop.metric")
+        raise TrainingError(f"{key} is {name!r}, which validation doesn't give; {nearest(name, known)}")
 
 
 def weights_alone(weights: Mapping[str, Tensor]) -> Mapping[str, object]:
@@ -117,7 +123,7 @@ class Trainer:
         self._steps = -(-self._batches // params.accumulate)
         if not self._steps:
             raise TrainingError("no image of the training split has a person of at least data.min_box_px; lower it")
-        check_metric(params.early_stop.metric, run.phases[-1].task)
+        check_metric(params, run.phases[-1].task)
         self._began = run.kept.last.epoch if run.kept else 0
         extension = Extension(self._began * self._steps, run.kept.last.rate) if run.kept else None
         self._schedule = Schedule(params, self._steps, run.epochs, extension)
@@ -265,13 +271,14 @@ class Trainer:
         return rate * phase_warmup(step - first, round(params.phase_warmup_epochs * self._steps), params.phase_warmup_factor)
 
     def _check_skipped(self, wrong: NotFinite, epoch: int, skipped: int) -> None:
-        limit = self._run.params.max_skipped_steps
+        params = self._run.params
         logger.warning("epoch %d: step left out, the %s is %s on rows %s", epoch, wrong.what, wrong.value, list(wrong.rows))
-        if skipped > limit:
+        if skipped > params.max_skipped_steps:
             raise TrainingError(
                 f"epoch {epoch}: the {wrong.what} is {wrong.value} on rows {list(wrong.rows)}, and {skipped} steps of this run "
-                f"were left out for such a reason, more than train.max_skipped_steps ({limit}); lower train.lr or train.clip_norm. "
-                "Finished epochs are kept, and training goes on after them once the params are as they were"
+                f"were left out for such a reason, more than {params.key('max_skipped_steps')} ({params.max_skipped_steps}); lower "
+                f"{params.key('lr')} or {params.key('clip_norm')}. Finished epochs are kept, and training goes on after them once "
+                "the params are as they were"
             )
 
     def validate(self, learner: Learner) -> dict[str, float]:

@@ -16,6 +16,7 @@ from roiseg.batches import Batch
 from roiseg.dataset import Targets
 from roiseg.errors import TrainingError
 from roiseg.sampler import Sampler
+from roiseg.train.params import TrainParams
 from roiseg.train.task import AnyBatch, Task
 
 KERNELS = 64
@@ -47,8 +48,14 @@ def largest_batch(sampler: Sampler, images_per_batch: int) -> Batch:
 
 
 @contextmanager
-def lack_of_memory_is_said(task: Task, batch: AnyBatch, device: torch.device) -> Iterator[None]:
+def lack_of_memory_is_said(task: Task, params: TrainParams, batch: AnyBatch, device: torch.device) -> Iterator[None]:
     """Turn a lack of memory into advice.
+
+    Args:
+        task: whose batch it is.
+        params: section `train`.
+        batch: that is computed.
+        device: where.
 
     Raises:
         TrainingError: the batch doesn't fit.
@@ -62,5 +69,6 @@ def lack_of_memory_is_said(task: Task, batch: AnyBatch, device: torch.device) ->
         units = "" if task.unit == "images" else f" and {batch.size} {task.unit}"
         raise TrainingError(
             f"a batch of {images} images{units}, which this data set may give, doesn't fit into the memory of {device}: "
-            f"{str(error).splitlines()[0]}; {task.thrift}"
+            f"{str(error).splitlines()[0]}; lower {params.key('images_per_batch')} (and raise {params.key('accumulate')} by as "
+            f"much), {task.thrift}"
         ) from error

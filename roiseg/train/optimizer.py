@@ -11,13 +11,16 @@ from roiseg.params import nearest
 from roiseg.train.params import TrainParams
 
 
-def parameter_groups(head: nn.Module, weight_decay: float, factors: Mapping[str, float]) -> list[dict[str, Any]]:
+def parameter_groups(
+    head: nn.Module, weight_decay: float, factors: Mapping[str, float], key: str = "train.lr_factors"
+) -> list[dict[str, Any]]:
     """Weights by how they are treated: matrices decay, biases and norms don't, for pulling those to 0 regularises nothing.
 
     Args:
         head: whose weights; those that want no gradient are left out.
         weight_decay: of the matrices.
         factors: beginning of a name -> factor on the learning rate; the longest beginning that fits counts.
+        key: of `factors`, for messages.
 
     Returns:
         Groups for an optimiser, in the order of the weights, each with its `factor`; empty ones are left out.
@@ -30,7 +33,7 @@ def parameter_groups(head: nn.Module, weight_decay: float, factors: Mapping[str,
     for start in factors:
         if not any(name.startswith(start) for name in names):
             parts = {name.split(".")[0] for name in names}
-            raise TrainingError(f"train.lr_factors: no weight of the head is called {start!r}...; {nearest(start, parts)}")
+            raise TrainingError(f"{key}: no weight of the model is called {start!r}...; {nearest(start, parts)}")
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for factor in dict.fromkeys([1.0, *factors.values()]):
         groups[factor, True], groups[factor, False] = [], []
@@ -57,7 +60,7 @@ def make_optimizer(head: nn.Module, params: TrainParams) -> torch.optim.Optimize
     Raises:
         TrainingError: see `parameter_groups`.
     """
-    groups = parameter_groups(head, params.weight_decay, params.lr_factors)
+    groups = parameter_groups(head, params.weight_decay, params.lr_factors, params.key("lr_factors"))
     match params.optimizer:
         case "adamw":
             return torch.optim.AdamW(groups, lr=params.lr)

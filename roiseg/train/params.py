@@ -1,8 +1,8 @@
 """Section `train`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from roiseg.evaluate.pictures import Layout
 from roiseg.params import Section
@@ -29,7 +29,9 @@ class PhaseParams(Section):
 
 
 class TrainParams(Section):
-    """Section `train`."""
+    """Section `train`, or one with its keys, such as `unet.train`."""
+
+    _where: str = PrivateAttr(default="train")
 
     seed: int = Field(ge=0)
     epochs: int = Field(ge=1)
@@ -64,6 +66,21 @@ class TrainParams(Section):
     devices: int = Field(ge=1)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
     compile: bool
+
+    @classmethod
+    def parse(cls, values: object, where: str) -> Self:
+        """See `Section.parse`; the section remembers where it stands."""
+        found = super().parse(values, where)
+        found._where = where
+        return found
+
+    def key(self, name: str) -> str:
+        """A key's dotted path, for messages.
+
+        Args:
+            name: of the key.
+        """
+        return f"{self._where}.{name}"
 
 
 CONTINUATION = frozenset(

@@ -39,7 +39,7 @@ class Task(ABC):
     Attributes:
         lead: validation figure that picks the best epoch, higher is better, and names checkpoints.
         unit: what the losses are means over, for the log.
-        thrift: what to lower where a batch doesn't fit into memory, for the message.
+        thrift: what else than images to lower where a batch doesn't fit into memory, for the message.
     """
 
     lead: str

@@ -36,8 +36,12 @@ class TrainSections:
     train: TrainParams
 
     @classmethod
-    def load(cls, values: Mapping[str, Any]) -> "TrainSections":
+    def load(cls, values: Mapping[str, Any], train: str = "train") -> "TrainSections":
         """From the whole params, a head's preset laid over them.
+
+        Args:
+            values: the params.
+            train: dotted path that messages call section `train` by.
 
         Raises:
             ParamsError: any fault.
@@ -46,7 +50,7 @@ class TrainSections:
             HeadSections.load(values),
             load_section(SamplerParams, "sampler", values),
             load_section(LossParams, "loss", values),
-            load_section(TrainParams, "train", values),
+            TrainParams.parse(values.get("train"), train),
         )
 
     def described(self) -> dict[str, Any]:

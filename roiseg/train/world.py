@@ -24,16 +24,16 @@ def make_fabric(params: TrainParams) -> Fabric:
         TrainingError: fewer images in a batch than processes that share it.
     """
     if params.device == "cuda" and not torch.cuda.is_available():
-        raise ProviderError("train.device is 'cuda', but torch finds no CUDA device here; set it to 'auto' or 'cpu'")
+        raise ProviderError(f"{params.key('device')} is 'cuda', but torch finds no CUDA device here; set it to 'auto' or 'cpu'")
     accelerator = "cuda" if params.device != "cpu" and torch.cuda.is_available() else "cpu"
     if accelerator == "cuda" and params.devices > torch.cuda.device_count():
         raise ProviderError(
-            f"train.devices is {params.devices}, but torch finds {torch.cuda.device_count()} CUDA devices here; lower it"
+            f"{params.key('devices')} is {params.devices}, but torch finds {torch.cuda.device_count()} CUDA devices here; lower it"
         )
     if params.devices > params.images_per_batch:
         raise TrainingError(
-            f"train.devices is {params.devices}, but a batch has {params.images_per_batch} images, expected at least one for each "
-            "process; lower train.devices or raise train.images_per_batch"
+            f"{params.key('devices')} is {params.devices}, but a batch has {params.images_per_batch} images, expected at least one "
+            f"for each process; lower it or raise {params.key('images_per_batch')}"
         )
     strategy = "ddp" if params.devices > 1 else "auto"
     return Fabric(accelerator=accelerator, devices=params.devices, strategy=strategy, plugins=[_precision(params, accelerator)])

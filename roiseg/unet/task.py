@@ -28,10 +28,7 @@ class NetTask(Task):
     """
 
     lead, unit = LEAD, "images"
-    thrift = (
-        "lower train.images_per_batch (and raise train.accumulate by as much), model.input_hw or model.decoder_channels in the "
-        "section of the net, or take a smaller encoder"
-    )
+    thrift = "model.input_hw or model.decoder_channels in the section of the net, or take a smaller encoder"
 
     def __init__(
         self,

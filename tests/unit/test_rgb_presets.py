@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+from roiseg.errors import ParamsError
 from roiseg.heads import build_head, parse_model
 from roiseg.params import PARAMS_FILE, overlay, preset_names, preset_path, read_yaml
 from roiseg.preset import apply_preset
+from roiseg.rgb import rgb_values
 from roiseg.schema import check_params
+from roiseg.train.train import TrainSections
 from roiseg.types import FeatureSpec
 
 SHIPPED = Path(__file__).parents[2] / PARAMS_FILE
@@ -152,3 +155,10 @@ def test_applied_one_after_the_other_they_are_the_overlay(tmp_path: Path) -> Non
     for name in names:
         apply_preset(name, file)
     assert read_yaml(file) == laid(*names)
+
+
+def test_messages_of_training_name_the_section() -> None:
+    values = rgb_values(laid(FULL))
+    assert TrainSections.load(values, "rgb.train").train.key("lr") == "rgb.train.lr"
+    with pytest.raises(ParamsError, match=r"^rgb\.train\.lr: value is -1"):
+        TrainSections.load({**values, "train": {**values["train"], "lr": -1.0}}, "rgb.train")

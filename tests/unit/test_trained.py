@@ -97,7 +97,7 @@ def test_load_head(project: Project, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({**MODEL, "mask_hw": [10, 12], "blocks": 2}, r"another model \(mask_hw, blocks differ\); run `dvc repro train`"),
+        ({**MODEL, "mask_hw": [10, 12], "blocks": 2}, r"another model \(mask_hw, blocks differ\); train it again \(`dvc repro`\)"),
         (MODELS["roi_unet"], r"another model \(head, .*differ\)"),
     ],
 )

@@ -396,7 +396,7 @@ def test_names_of_results_are_unique(tmp_path: Path) -> None:
 
 def test_missing_checkpoints(root: Path) -> None:
     result = run("models/gone.pth", status=1)
-    assert "CheckpointError: models/gone.pth: no such checkpoint; run `dvc repro train`, or `dvc pull`" in result.stderr
+    assert "CheckpointError: models/gone.pth: no such checkpoint; train it (`dvc repro`), or `dvc pull`" in result.stderr
     (root / "empty" / "checkpoints").mkdir(parents=True)
     (root / "empty" / "checkpoints" / "best_modl.pth").touch()
     result = run("empty", status=1)

@@ -10,7 +10,7 @@ from steps_snapper import bright_boxes, write_snapper
 from typer.testing import CliRunner
 
 from roiseg.cli import app
-from roiseg.errors import AnnotationError, UnwritableError
+from roiseg.errors import AnnotationError, UnwritableError, WorkBusyError
 from roiseg.snap import Policy, Snapper
 from roiseg.snap import coco as cleaning
 from roiseg.snap.coco import CleanPaths, clean
@@ -161,19 +161,42 @@ def test_a_stopped_run_goes_on(snapper: Snapper, paths: CleanPaths, monkeypatch:
 
 def test_a_journal_gives_what_was_whole_and_no_more(tmp_path: Path) -> None:
     path = tmp_path / "run.work"
-    journal = Journal(path, {"run": 1})
-    assert list(journal.found()) == []
-    with journal.writing():
+    with Journal(path, {"run": 1}) as journal:
+        assert list(journal.found()) == []
         journal.add({"image": 0})
         journal.add([1, "\u00e9"])
-    assert list(journal.found()) == []
+        assert list(journal.found()) == []
     with path.open("ab") as file:
         file.write(b'{"image"')
-    again = Journal(path, {"run": 1})
-    with again.writing():
+    with Journal(path, {"run": 1}) as again:
         again.add(2)
-    assert list(again.found()) == [{"image": 0}, [1, "\u00e9"]]
-    assert list(Journal(path, {"run": 2}).found()) == []
+        assert list(again.found()) == [{"image": 0}, [1, "\u00e9"]]
+    with Journal(path, {"run": 2}) as other:
+        assert list(other.found()) == []
+
+
+def test_two_runs_with_the_same_out_are_kept_apart(snapper: Snapper, paths: CleanPaths) -> None:
+    with Journal(paths.journal, {"run": 1}) as first:
+        first.add({"image": 0})
+        before = paths.journal.read_bytes()
+        with pytest.raises(
+            WorkBusyError, match=r"\.work: another run writes to the same --out; wait for it, or give another --out"
+        ):
+            clean(snapper, paths)
+        assert paths.journal.read_bytes() == before
+        assert not paths.out.exists()
+    assert clean(snapper, paths).moved == 2
+
+
+def test_a_journal_that_the_run_before_has_just_removed_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.work"
+
+    def removed(*_: object) -> None:
+        path.unlink()
+
+    monkeypatch.setattr("roiseg.snap.journal.fcntl.flock", removed)
+    with pytest.raises(WorkBusyError, match=r"another run writes"):
+        Journal(path, {"run": 1})
 
 
 def test_another_run_begins_anew(snapper: Snapper, paths: CleanPaths) -> None:

@@ -111,7 +111,7 @@ def test_gpu_and_gradients_leave_no_trace(tmp_path: Path) -> None:
 
 
 def test_missing(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"best\.pth: no such checkpoint; run `dvc repro train`"):
+    with pytest.raises(CheckpointError, match=r"best\.pth: no such checkpoint; train it \(`dvc repro`\)"):
         load_checkpoint(tmp_path / "best.pth")
 
 
@@ -137,8 +137,8 @@ def test_another_schema(tmp_path: Path) -> None:
     del fields["scaler"], fields["rows"]
     torch.save({**fields, "model_state": {}}, tmp_path / "a.pth")
     message = (
-        "a.pth: not a checkpoint of roiseg as it is now: lacks scaler, rows, and has model_state, which is unknown here; train the "
-        "head again (`dvc repro train`), or go back to the version that wrote it"
+        "a.pth: not a checkpoint of roiseg as it is now: lacks scaler, rows, and has model_state, which is unknown here; train "
+        "it again (`dvc repro`), or go back to the version that wrote it"
     )
     with pytest.raises(CheckpointError, match=re.escape(message)):
         load_checkpoint(tmp_path / "a.pth")

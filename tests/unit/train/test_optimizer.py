@@ -34,7 +34,7 @@ def test_factors_by_the_longest_beginning() -> None:
 
 
 def test_a_beginning_that_no_weight_has() -> None:
-    with pytest.raises(TrainingError, match=r"train\.lr_factors: no weight of the head is called 'stem'\.\.\.; known: 0, 1, 2"):
+    with pytest.raises(TrainingError, match=r"train\.lr_factors: no weight of the model is called 'stem'\.\.\.; known: 0, 1, 2"):
         parameter_groups(head(), 0.1, {"stem": 0.5})
 
 

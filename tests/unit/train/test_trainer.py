@@ -239,7 +239,7 @@ def test_train_head_publishes_the_same_bytes_each_time(project: Project, tmp_pat
     assert checkpoint.params["loss"]["boundary_weight"] == LOSS["boundary_weight"]
     assert not head.training
     other = replace(project.sections(), model=project.sections({**MODELS["roi_crop"], "mid_channels": 4}).model)
-    with pytest.raises(CheckpointError, match=r"another model \(mid_channels differ\); run `dvc repro train`"):
+    with pytest.raises(CheckpointError, match=r"another model \(mid_channels differ\); train it again \(`dvc repro`\)"):
         load_head(Path("models/heads/default"), BEST, other, project.open("val"))
 
 

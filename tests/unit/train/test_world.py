@@ -118,7 +118,9 @@ def test_branches_learn_in_two_processes(project: Project, tmp_path: Path, famil
 
 
 def test_more_processes_than_images_in_a_batch(project: Project, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"train\.devices is 3, but a batch has 2 images.*lower train\.devices or raise"):
+    with pytest.raises(
+        TrainingError, match=r"train\.devices is 3, but a batch has 2 images.*lower it or raise train\.images_per_batch"
+    ):
         Trainer(run_of(project, devices=3, images_per_batch=2), tmp_path)
 
 

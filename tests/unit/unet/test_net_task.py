@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from net_factory import NETWORK_HW, link_project, narrow_encoders, stored_sections, unet_section
+from net_factory import NETWORK_HW, TRAIN, link_project, narrow_encoders, stored_sections, unet_section
 from store_factory import Project, shared_views
 from torch import Tensor, nn
 
@@ -15,9 +15,11 @@ from roiseg.batches import Loading, dequantise
 from roiseg.errors import TrainingError
 from roiseg.evaluate.pictures import load_fixed
 from roiseg.train.loop import check_metric
+from roiseg.train.params import TrainParams
 from roiseg.trained import INDEX
 from roiseg.types import IMAGE
 from roiseg.unet.data import PersonBatch
+from roiseg.unet.params import net_training
 from roiseg.unet.person_loss import PersonLoss
 from roiseg.unet.person_unet import build_person_unet
 from roiseg.unet.task import NetTask
@@ -106,7 +108,11 @@ def test_pictures_are_drawn_of_both_fixed_images(task: NetTask) -> None:
     assert none.draw(built(task).eval(), CPU, "epoch 1") is None
 
 
+def judged_by(metric: str) -> TrainParams:
+    return net_training({**TRAIN, "early_stop": {"metric": metric}}, "unet.train")
+
+
 def test_a_figure_to_stop_by_is_one_of_nets(task: NetTask) -> None:
-    check_metric("miou_2class_pooled", task)
-    with pytest.raises(TrainingError, match=r"early_stop\.metric is 'miou_fg_roi', which validation doesn't give; "):
-        check_metric("miou_fg_roi", task)
+    check_metric(judged_by("miou_2class_pooled"), task)
+    with pytest.raises(TrainingError, match=r"unet\.train\.early_stop\.metric is 'miou_fg_roi', which validation doesn't give; "):
+        check_metric(judged_by("miou_fg_roi"), task)

@@ -22,7 +22,7 @@ from sudden_end import Fate, Place
 from trainer_factory import rows_of
 
 from roiseg.batches import Loading
-from roiseg.errors import CheckpointError, ParamsError, StoreMismatchError
+from roiseg.errors import CheckpointError, ParamsError, StoreMismatchError, TrainingError
 from roiseg.own_training import OF_HEADS
 from roiseg.params import NOTHING_KEPT, PARAMS_FILE, overlay, read_yaml
 from roiseg.schema import check_params
@@ -272,6 +272,22 @@ def test_without_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 # --- keys of training ---
+
+
+def test_the_loop_names_the_keys_of_the_section(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TrainingError, match=r"^unet\.train\.devices is 9, .* lower it or raise unet\.train\.images_per_batch$"):
+        train_unet(unet_section(train={**SHORT, "devices": 9, "device": "cpu"}), stored_sections())
+    with pytest.raises(TrainingError, match=r"^unet\.train\.lr_factors: no weight of the model is called 'stem'\.\.\.; "):
+        train_unet(unet_section(train={**SHORT, "lr_factors": {"stem": 0.5}}), stored_sections())
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("roiseg.train.learner.Learner.losses", full)
+    with pytest.raises(
+        TrainingError, match=r"lower unet\.train\.images_per_batch \(and raise unet\.train\.accumulate by as much\), "
+    ):
+        train_unet(unet_section(train=SHORT), stored_sections())
 
 
 def test_training_is_judged_by_the_two_classes() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from roiseg.errors import ParamsError
-from roiseg.params import NOTHING_KEPT, overlay
+from roiseg.params import NOBODY, NOTHING_KEPT, overlay
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "dataset": {"roi_padding": 0.0},
@@ -49,6 +49,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "hierarchical": None,
         "auxiliary": {"foreground": None, "contour": None, "distance": None},
         "cascade": [0.3, 0.3, 0.4],
+        "distill": None,
     },
     "train": {
         "seed": 0,
@@ -56,6 +57,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "resume_from": NOTHING_KEPT,
         "additional_epochs": None,
         "extend_policy": "stretch",
+        "distill_from": NOBODY,
         "phases": [],
         "phase_warmup_epochs": 5.0,
         "phase_warmup_factor": 0.1,

@@ -8,7 +8,10 @@ from roiseg.errors import ParamsError
 from roiseg.train.params import TrainParams
 
 OF_HEADS = frozenset(
-    {"phases", "phase_warmup_epochs", "phase_warmup_factor", "pictures", "resume_from", "additional_epochs", "extend_policy"}
+    {
+        *("phases", "phase_warmup_epochs", "phase_warmup_factor", "pictures"),
+        *("resume_from", "additional_epochs", "extend_policy", "distill_from"),
+    }
 )
 """Keys of `train` that nothing reads where something else than a head is trained."""
 

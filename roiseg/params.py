@@ -20,6 +20,9 @@ PRESET_DIR = Path(__file__).parent / "presets"
 NOTHING_KEPT = "models/kept/nothing"
 """What a param says that names kept weights where there are none: a file that git holds, for DVC wants each dep to be there."""
 
+NOBODY = "models/kept/nobody"
+"""The same for a head to learn from: DVC takes no dep twice."""
+
 
 class Section(BaseModel):
     """Base of every params section: unknown keys, implicit casts and later changes are refused.

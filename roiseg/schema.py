@@ -18,7 +18,7 @@ from roiseg.export.params import ExportParams
 from roiseg.extractor.params import ExtractorParams
 from roiseg.heads import parse_model
 from roiseg.losses import LossParams
-from roiseg.params import Section, load_sections, nearest, with_preset
+from roiseg.params import NOBODY, Section, load_sections, nearest, with_preset
 from roiseg.rgb import NAME, PARTS, rgb_values
 from roiseg.sample.params import SampleParams
 from roiseg.sampler import SamplerParams
@@ -85,9 +85,11 @@ def check_params(values: Mapping[str, Any]) -> None:
     attempt(_check_rgb, values)
     attempt(_check_snapper, values)
     heads = values.get("heads")
-    for head in [item for item in heads if isinstance(item, str)] if isinstance(heads, list) else ():
+    named = [item for item in heads if isinstance(item, str)] if isinstance(heads, list) else []
+    for head in named:
         attempt(_check_preset, values, head)
         attempt(_check_shares, values, head)
+    attempt(lambda: _check_teacher(_teacher_of(values), [with_preset(values, head) for head in named]))
     lines = list(dict.fromkeys(faults))
     if lines:
         raise ParamsError(f"{len(lines)} fault{'s' * (len(lines) > 1)} in the params:\n  " + "\n  ".join(lines))
@@ -141,6 +143,7 @@ def _check_rgb(values: Mapping[str, Any]) -> None:
         load_sections(merged, {name: SECTIONS[name] for name in PARTS if name != "model"})
         model = parse_model(merged["model"])
         resolve_phases(TrainParams.parse(merged["train"], "train"), model, LossParams.parse(merged["loss"], "loss"))
+        _check_teacher(merged["train"]["distill_from"], [merged])
     except ParamsError as error:
         lines = [line.strip() for line in str(error).splitlines() if not line.endswith("in the params:")]
         raise ParamsError("\n".join(f"{NAME}.{line}" for line in lines)) from error
@@ -177,6 +180,26 @@ def _check_snapper(values: Mapping[str, Any]) -> None:
             faults += str(error).splitlines()
     if faults:
         raise ParamsError("\n".join(faults))
+
+
+def _check_teacher(named: str, learners: Sequence[Mapping[str, Any]]) -> None:
+    """That some head learns from `train.distill_from`, where that names a teacher."""
+    if named != NOBODY and learners and not any(_is_taught(values) for values in learners):
+        raise ParamsError(
+            f"train.distill_from: value is {named!r}, but no head has a loss.distill to learn by; give it one, or set distill_from "
+            f"to {NOBODY!r}"
+        )
+
+
+def _teacher_of(values: Mapping[str, Any]) -> str:
+    return TrainParams.parse(values.get("train"), "train").distill_from
+
+
+def _is_taught(values: Mapping[str, Any]) -> bool:
+    """Whether the loss of a head, or of a phase of it, has a teacher."""
+    train = TrainParams.parse(values.get("train"), "train")
+    losses = [values.get("loss"), *(phase.loss for phase in train.phases)]
+    return any(isinstance(loss, Mapping) and loss.get("distill") is not None for loss in losses)
 
 
 def _check_export(values: Mapping[str, Any]) -> None:

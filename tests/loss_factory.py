@@ -35,6 +35,7 @@ PLAIN: dict[str, Any] = {
     "hierarchical": None,
     "auxiliary": {"foreground": None, "contour": None, "distance": None},
     "cascade": [0.3, 0.3, 0.4],
+    "distill": None,
 }
 """Section `loss` of plain cross entropy."""
 

@@ -18,7 +18,7 @@ from roiseg.evaluate.pictures import load_fixed
 from roiseg.heads import build_head, parse_model
 from roiseg.losses import LossParams, MaskLoss
 from roiseg.nn.outputs import HeadOutput
-from roiseg.params import NOTHING_KEPT, overlay
+from roiseg.params import NOBODY, NOTHING_KEPT, overlay
 from roiseg.train.folder import RunFolder
 from roiseg.train.head_task import HeadTask
 from roiseg.train.learner import Learner
@@ -32,6 +32,7 @@ TRAIN: dict[str, Any] = {
     "seed": 0,
     "epochs": EPOCHS,
     "resume_from": NOTHING_KEPT,
+    "distill_from": NOBODY,
     "additional_epochs": None,
     "extend_policy": "stretch",
     "phases": [],

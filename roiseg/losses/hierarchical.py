@@ -114,7 +114,7 @@ class HierarchicalLoss:
             combined by `logprob`; and the class weights in force.
         """
         params, labels = self._params, target.labels
-        first, second = (_at_size(output.aux[name], labels.shape[1:]) for name in (BG_FG, TARGET_NON_TARGET))
+        first, second = (at_size(output.aux[name], labels.shape[1:]) for name in (BG_FG, TARGET_NON_TARGET))
         counted, people = labels != IGNORE, (labels == TARGET) | (labels == NON_TARGET)
         weights = self.balance.weights(_counts(labels))
         of_first, of_second = (torch.tensor(part, device=labels.device) for part in (weights[:2], weights[2:]))
@@ -144,8 +144,13 @@ def _counts(labels: Tensor) -> tuple[int, int, int]:
     return first, second, third
 
 
-def _at_size(logits: Tensor, out_hw: Sequence[int]) -> Tensor:
-    """Logits at mask size, bilinear between cell centres."""
+def at_size(logits: Tensor, out_hw: Sequence[int]) -> Tensor:
+    """Logits at another size, bilinear between cell centres.
+
+    Args:
+        logits: (R, C, h', w').
+        out_hw: (h, w).
+    """
     if tuple(logits.shape[2:]) == tuple(out_hw):
         return logits
     return F.interpolate(logits, tuple(out_hw), mode="bilinear", align_corners=False)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from roiseg.dataset import Targets
+from roiseg.errors import TrainingError
 from roiseg.losses.auxiliary import AuxiliaryLoss
 from roiseg.losses.boundary import boundary_cross_entropy, boundary_weight_map, separation_weight_map
 from roiseg.losses.cascade import earlier_stages
@@ -18,6 +19,7 @@ from roiseg.losses.contrastive import EMBEDDING, contrastive
 from roiseg.losses.edge import edge_loss
 from roiseg.losses.focal import focal_map
 from roiseg.losses.full_map import FULL_MAP, full_map_loss
+from roiseg.losses.head_distill import HeadDistillation
 from roiseg.losses.hierarchical import HierarchicalLoss
 from roiseg.losses.params import LossParams
 from roiseg.losses.part import Part, Parts, total_of
@@ -40,6 +42,7 @@ class MaskLoss:
         self._params, self._weights = params.of_known_classes(), weights
         self._auxiliary = AuxiliaryLoss(params.auxiliary)
         self._hierarchical = None if params.hierarchical is None else HierarchicalLoss(params.hierarchical)
+        self._distillation = None if params.distill is None else HeadDistillation(params.distill)
         self.begin_epoch(0.0)
 
     def begin_epoch(self, share: float) -> None:
@@ -63,30 +66,31 @@ class MaskLoss:
         if self._hierarchical is not None:
             self._hierarchical.load_state(state)
 
-    def __call__(self, output: HeadOutput, target: Targets) -> dict[str, Tensor]:
+    def __call__(self, output: HeadOutput, target: Targets, teacher: HeadOutput | None = None) -> dict[str, Tensor]:
         """Losses of a batch of ROIs.
 
         Args:
             output: `mask_logits` (R, K, h, w), and in `aux` what `needed_aux` names.
             target: labels and distances of the same ROIs, and frames where `needs_frames` says so.
+            teacher: what a larger head gives for the same ROIs, with what `taught_outputs` names; not read without `loss.distill`.
 
         Returns:
             `total`, each part by name (before its coefficient, but for the total), `mean_pixel_weight`, `boundary_accuracy`, and
             the weights in force as `weight_*`, for the log.
+
+        Raises:
+            TrainingError: `loss.distill` without a teacher.
         """
         with torch.autocast(output.mask_logits.device.type, enabled=False):
-            return self._losses(
-                HeadOutput(output.mask_logits.float(), {name: value.float() for name, value in output.aux.items()}),
-                truth_of(target, self._params.non_target, self._params.ignore_px),
-            )
+            return self._losses(_in_float32(output), truth_of(target, self._params.non_target, self._params.ignore_px), teacher)
 
-    def _losses(self, output: HeadOutput, target: Targets) -> dict[str, Tensor]:
+    def _losses(self, output: HeadOutput, target: Targets, teacher: HeadOutput | None) -> dict[str, Tensor]:
         params, logits = self._params, output.mask_logits
         pixels = boundary_weight_map(target.boundary, params.boundary_width, self._boundary_weight)
         pixels = pixels * separation_weight_map(target.target, target.non_target, params.near_px, self._separation_weight)
         of_mask = self._of_mask(logits, target, pixels)
         summed = self._of_stages(output, target, pixels, of_mask) or of_mask
-        summed = summed | self._of_branches(output, target)
+        summed = self._of_teacher(output, summed | self._of_branches(output, target), target, teacher)
         named = of_mask | summed
         return {
             "total": total_of(summed),
@@ -133,6 +137,16 @@ class MaskLoss:
             f"stage_{number}": Part(value, weight) for (number, value), weight in zip(values, self._params.cascade, strict=True)
         }
 
+    def _of_teacher(self, output: HeadOutput, own: Parts, target: Targets, teacher: HeadOutput | None) -> Parts:
+        """The terms of the truth with what is left of their coefficients beside a teacher, and those of the teacher."""
+        if self._distillation is None or self._params.distill is None:
+            return own
+        if teacher is None:
+            raise TrainingError("loss.distill is set, but the step has no teacher's answers; name one in train.distill_from")
+        rest = 1 - self._params.distill.alpha
+        shared = {name: Part(value, None if weight is None else rest * weight) for name, (value, weight) in own.items()}
+        return shared | self._distillation(output, _in_float32(teacher), target.labels != IGNORE)
+
     def _of_branches(self, output: HeadOutput, target: Targets) -> Parts:
         """Terms that look at other outputs than the mask."""
         parts = self._auxiliary(output, target)
@@ -146,6 +160,10 @@ class MaskLoss:
         if self._hierarchical is not None:
             parts |= self._hierarchical(output, target)
         return parts
+
+
+def _in_float32(output: HeadOutput) -> HeadOutput:
+    return HeadOutput(output.mask_logits.float(), {name: value.float() for name, value in output.aux.items()})
 
 
 def _boundary_accuracy(logits: Tensor, target: Targets, width: float) -> Tensor:

@@ -7,6 +7,7 @@ from roiseg.errors import ParamsError
 from roiseg.losses.auxiliary import CONTOUR, DISTANCE, FOREGROUND
 from roiseg.losses.contrastive import EMBEDDING
 from roiseg.losses.full_map import FULL_MAP
+from roiseg.losses.head_distill import BRANCHES
 from roiseg.losses.hierarchical import BG_FG, TARGET_NON_TARGET
 from roiseg.losses.params import LossParams
 
@@ -48,6 +49,11 @@ def needed_aux(params: LossParams) -> frozenset[str]:
     return frozenset(name for name, reader in READERS.items() if sections[reader.section] is not None)
 
 
+def taught_outputs(params: LossParams) -> frozenset[str]:
+    """Names of the outputs beside its logits that a head learns from its teacher, so that both must give them."""
+    return BRANCHES if params.distill is not None and params.distill.branches else frozenset()
+
+
 def needs_frames(params: LossParams) -> bool:
     """Whether the data set must give targets of the whole network input: exactly where a head must give logits of it."""
     return FULL_MAP in needed_aux(params)
@@ -81,6 +87,11 @@ def check_outputs(params: LossParams, head: str, given: Collection[str]) -> None
         faults.append(
             f"{branches}: gives the outputs {', '.join(idle)}, but no term of the loss reads them, so that nothing would teach "
             f"them; switch {branches} off, or give {sections} a value"
+        )
+    if taught := sorted(taught_outputs(params) - set(given)):
+        faults.append(
+            f"loss.distill.branches: reads the outputs {', '.join(taught)} of a head, but model.head {head!r} gives "
+            f"{', '.join(sorted(given)) or 'none'}; set it to 0.0, or take a head that decides in two steps"
         )
     if faults:
         raise ParamsError("\n".join(faults))

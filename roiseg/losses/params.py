@@ -12,6 +12,7 @@ from roiseg.losses.contour import ActiveContourParams
 from roiseg.losses.contrastive import ContrastiveParams
 from roiseg.losses.edge import EdgeParams
 from roiseg.losses.full_map import FullMapParams
+from roiseg.losses.head_distill import HeadDistillParams
 from roiseg.losses.hierarchical import HierarchicalParams
 from roiseg.losses.region import ClassLabel, TverskyParams
 from roiseg.losses.schedule import AdaptiveParams
@@ -45,6 +46,7 @@ class LossParams(Section):
     hierarchical: HierarchicalParams | None
     auxiliary: AuxiliaryParams
     cascade: StageWeights
+    distill: HeadDistillParams | None
 
     @model_validator(mode="after")
     def _classes_are_left(self) -> "LossParams":

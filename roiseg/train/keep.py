@@ -13,7 +13,7 @@ from typing import Any
 
 from roiseg.errors import CheckpointError, ParamsError
 from roiseg.files import new_folder
-from roiseg.params import NOTHING_KEPT
+from roiseg.params import NOBODY, NOTHING_KEPT
 from roiseg.train.checkpoint import BEST, Checkpoint, differing, load_checkpoint, newest
 from roiseg.train.params import CONTINUATION
 from roiseg.train.run import Kept
@@ -39,10 +39,10 @@ def keep(name: str, heads: Sequence[str], trained: Path, kept: Path = KEPT) -> P
         ParamsError: a name that can't be one.
         CheckpointError: a head without a checkpoint, or DVC refuses the folder.
     """
-    if not _NAME.match(name) or name.endswith(".dvc") or kept / name == Path(NOTHING_KEPT):
+    if not _NAME.match(name) or name.endswith(".dvc") or kept / name in (Path(NOTHING_KEPT), Path(NOBODY)):
         raise ParamsError(
             f"{name!r} can't be the name of a kept run, expected letters, digits, '.', '_' and '-', and neither a name on .dvc nor "
-            f"{Path(NOTHING_KEPT).name!r}"
+            f"{Path(NOTHING_KEPT).name!r} or {Path(NOBODY).name!r}"
         )
     found = {head: newest(trained / head / "checkpoints") for head in heads}
     for head, path in found.items():

@@ -38,6 +38,7 @@ class TrainParams(Section):
     resume_from: str = Field(min_length=1)
     additional_epochs: int | None = Field(ge=1)
     extend_policy: Literal["stretch", "restart", "hold"]
+    distill_from: str = Field(min_length=1)
     phases: tuple[PhaseParams, ...]
     phase_warmup_epochs: float = Field(ge=0)
     phase_warmup_factor: float = Field(gt=0, le=1)

@@ -6,7 +6,7 @@ from roiseg.errors import ParamsError
 from roiseg.heads import parse_model
 from roiseg.heads.base import HeadParams
 from roiseg.losses import LossParams, check_outputs
-from roiseg.params import overlay
+from roiseg.params import NOBODY, overlay
 from roiseg.train.params import PhaseParams, TrainParams
 
 Resolved = tuple[PhaseParams | None, HeadParams, LossParams]
@@ -21,8 +21,8 @@ def resolve_phases(train: TrainParams, model: HeadParams, loss: LossParams) -> l
         loss: section `loss`.
 
     Raises:
-        ParamsError: a fault in what a phase sets, or in the order of their ends; or a model and a loss that don't fit, see
-            `check_outputs`.
+        ParamsError: a fault in what a phase sets, or in the order of their ends; a model and a loss that don't fit, see
+            `check_outputs`; or a loss that wants a teacher and none is named.
     """
     ends = [phase.until for phase in train.phases]
     if ends != sorted(set(ends)) or len({phase.name for phase in train.phases}) < len(ends):
@@ -36,7 +36,13 @@ def resolve_phases(train: TrainParams, model: HeadParams, loss: LossParams) -> l
             "params as they stand; lower its `until` or raise train.epochs"
         )
     check_outputs(loss, model.head, model.aux_names)
-    return [*(_resolve(phase, model, loss) for phase in train.phases), (None, model, loss)]
+    found: list[Resolved] = [*(_resolve(phase, model, loss) for phase in train.phases), (None, model, loss)]
+    if train.distill_from == NOBODY and any(part.distill is not None for _, _, part in found):
+        raise ParamsError(
+            f"train.distill_from: value is {NOBODY!r}, but loss.distill asks for a teacher; name the file of a trained head, "
+            "such as models/kept/NAME/HEAD/best_model.pth (`roiseg train keep`), or set loss.distill to null"
+        )
+    return found
 
 
 def _resolve(phase: PhaseParams, model: HeadParams, loss: LossParams) -> Resolved:

@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from roiseg.cache.source import FeatureSource
 from roiseg.dataset import RoiDataset
 from roiseg.errors import ParamsError
 from roiseg.evaluate.pictures import FixedPicture, load_fixed
 from roiseg.files import sha256_file
 from roiseg.heads import build_head
-from roiseg.losses import LossParams, MaskLoss, class_weights, needs_frames
+from roiseg.losses import LossParams, MaskLoss, class_weights, needs_frames, taught_outputs
 from roiseg.params import NOTHING_KEPT, load_section
 from roiseg.sampler import Sampler, SamplerParams
 from roiseg.train.head_task import HeadTask
@@ -22,6 +23,8 @@ from roiseg.train.params import PhaseParams, TrainParams
 from roiseg.train.phases import resolve_phases
 from roiseg.train.run import Phase, Run
 from roiseg.train.stage import Outs, hash_index, stores_of, train_run
+from roiseg.train.taught_head_task import TaughtHeadTask
+from roiseg.train.teacher_head import TeacherHead, load_teacher_head
 from roiseg.train.world import make_fabric
 from roiseg.trained import HeadSections
 
@@ -106,7 +109,7 @@ def train_head(head: str, sections: TrainSections, paths: TrainPaths, observers:
 
     Raises:
         ParamsError: see `TrainSections.phases` and `Sampler`; or `train.additional_epochs` without a run to go on from.
-        CheckpointError: see `roiseg.train.keep`.
+        CheckpointError: see `roiseg.train.keep` and `load_teacher_head`.
         AnnotationError, StoreMismatchError: see `Sampler`.
         TrainingError: see `Trainer`.
         UnwritableError: the file system refuses a file of the run, or the outs.
@@ -141,7 +144,8 @@ def make_run(sections: TrainSections, paths: TrainPaths, kept: Sequence[Path]) -
     sampler = Sampler(train, sections.sampler, paths.rois)
     statistics = json.loads(paths.statistics.read_text())
     fixed = load_fixed(paths.index / "val" / "pictures", val)
-    phases = [_make_phase(params, part, sampler, val, statistics, fixed) for params, part in parts]
+    teacher = _load_teacher(parts, train.store)
+    phases = [_make_phase(params, part, sampler, val, statistics, fixed, teacher) for params, part in parts]
     run = Run(phases, sections.train, sections.head.reader, load_kept(kept))
     if run.kept is not None:
         phase = run.phase_of(run.kept.last.epoch)
@@ -156,26 +160,41 @@ def _make_phase(
     val: RoiDataset,
     statistics: Mapping[str, Any],
     fixed: Sequence[FixedPicture],
+    teacher: TeacherHead | None,
 ) -> Phase:
     model = sections.head.model
     # A head that decodes the whole map does so on the grid of its first layer.
     frame_hw = val.store.shapes[model.layers[0]][1:] if needs_frames(sections.loss) else None
-    task = HeadTask(
-        partial(build_head, model, val.store.specs),
-        MaskLoss(sections.loss, class_weights(sections.loss.class_weights, statistics)),
-        sampler.read_by(model.layers, model.mask_hw, frame_hw),
-        val.read_by(model.layers, model.mask_hw),
-        fixed,
-        sections.train.pictures,
-    )
+    build = partial(build_head, model, val.store.specs)
+    loss = MaskLoss(sections.loss, class_weights(sections.loss.class_weights, statistics))
+    judged, layout = val.read_by(model.layers, model.mask_hw), sections.train.pictures
+    task: HeadTask
+    if teacher is None or sections.loss.distill is None:
+        task = HeadTask(build, loss, sampler.read_by(model.layers, model.mask_hw, frame_hw), judged, fixed, layout)
+    else:
+        layers = list(dict.fromkeys([*model.layers, *teacher.layers]))
+        drawn = sampler.read_by(layers, model.mask_hw, frame_hw)
+        task = TaughtHeadTask(build, loss, drawn, judged, teacher, fixed, layout)
     return Phase(params.name if params else None, params.until if params else None, task, sections.described())
 
 
+def _load_teacher(parts: Sequence[tuple[PhaseParams | None, TrainSections]], store: FeatureSource) -> TeacherHead | None:
+    """The head that some phase learns from; the phases share it."""
+    taught = [sections for _, sections in parts if sections.loss.distill is not None]
+    if not taught:
+        return None
+    last = taught[-1]
+    outputs = frozenset[str]().union(*(taught_outputs(sections.loss) for sections in taught))
+    return load_teacher_head(Path(last.train.distill_from), last.described(), store, outputs)
+
+
 def _fingerprint(sections: TrainSections, paths: TrainPaths, run: Run, kept: Sequence[Path]) -> dict[str, Any]:
+    taught = any(isinstance(phase.task, TaughtHeadTask) for phase in run.phases)
     return {
         "params": [phase.described for phase in run.phases],
         "statistics": sha256_file(paths.statistics),
         "rois": sha256_file(paths.rois) if sections.sampler.needs_shares else None,
+        "teacher": sha256_file(Path(sections.train.distill_from)) if taught else None,
         "stores": stores_of(run.phases[-1].task),
         "index": hash_index(paths.index),
         "kept": {path.name: sha256_file(path) for path in kept},

@@ -172,7 +172,7 @@ def test_text_file(tmp_path: Path) -> None:
 )
 def test_fields_of_another_kind(tmp_path: Path, name: str, value: object, message: str) -> None:
     torch.save({**vars(checkpoint_of()), name: value}, tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match=f"not a checkpoint of roiseg as it is now: {message}; train the head again"):
+    with pytest.raises(CheckpointError, match=f"not a checkpoint of roiseg as it is now: {message}; train it again"):
         load_checkpoint(tmp_path / "a.pth")
 
 

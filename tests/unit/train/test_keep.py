@@ -83,7 +83,7 @@ def test_keeping_again_replaces(place: Path) -> None:
     assert sorted(path.name for path in (place / KEPT).iterdir()) == ["default"]
 
 
-@pytest.mark.parametrize("name", ["nothing", "", "../up", "a b", "x.dvc", "-x"])
+@pytest.mark.parametrize("name", ["nothing", "nobody", "", "../up", "a b", "x.dvc", "-x"])
 def test_names_that_cant_be(tmp_path: Path, name: str) -> None:
     with pytest.raises(ParamsError, match=r"can't be the name of a kept run, expected letters"):
         keep(name, ["default"], tmp_path)

@@ -36,7 +36,8 @@ from roiseg.dataset import RoiDataset
 from roiseg.evaluate import evaluate as stage
 from roiseg.evaluate.checkpoints import paths_in
 from roiseg.evaluate.chosen import SplitFiles
-from roiseg.evaluate.evaluate import EvaluateParams, Trained, evaluate
+from roiseg.evaluate.evaluate import Trained, evaluate
+from roiseg.evaluate.params import EvaluateParams
 from roiseg.files import write_json
 from roiseg.index import Index
 from roiseg.nn.outputs import HeadOutput

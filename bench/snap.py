@@ -30,7 +30,8 @@ from roiseg.evaluate.live_bytes import LiveBytes
 from roiseg.files import write_json
 from roiseg.params import PARAMS_FILE, load_section, read_yaml
 from roiseg.progress import progress
-from roiseg.snapper.build import build_snapper, snapper_layers
+from roiseg.snapper.build import build_snapper
+from roiseg.snapper.checks import snapper_layers
 from roiseg.snapper.params import CropModelParams, SnapModelParams, SnapperParams
 from roiseg.stored import StoredSections
 from roiseg.types import HW, IMAGE, FeatureSpec

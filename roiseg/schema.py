@@ -6,14 +6,14 @@ from typing import Any
 
 from pydantic import Field
 
-from roiseg.analyze import AnalyzeParams
+from roiseg.analyze.params import AnalyzeParams
 from roiseg.cache.params import CacheParams, ReaderParams
 from roiseg.calibrate import CalibrateParams
 from roiseg.coco import DataParams
 from roiseg.dataset import DatasetParams
 from roiseg.distill.params import DistillParams
 from roiseg.errors import ParamsError
-from roiseg.evaluate.evaluate import EvaluateParams
+from roiseg.evaluate.params import EvaluateParams
 from roiseg.export.params import ExportParams
 from roiseg.extractor.params import ExtractorParams
 from roiseg.heads import parse_model
@@ -23,9 +23,8 @@ from roiseg.rgb import NAME, PARTS, rgb_values
 from roiseg.sample.params import SampleParams
 from roiseg.sampler import SamplerParams
 from roiseg.shares import check_padding
-from roiseg.snapper.build import check_model, snapper_layers
+from roiseg.snapper.checks import check_model, snap_training, snapper_layers
 from roiseg.snapper.params import SnapperParams
-from roiseg.snapper.train import snap_training
 from roiseg.train.params import TrainParams
 from roiseg.train.phases import resolve_phases
 from roiseg.train.tensorboard import WatchParams

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from roiseg.analyze import AnalyzeParams, analyze
+from roiseg.analyze.params import AnalyzeParams
+from roiseg.analyze.run import analyze
 from roiseg.console import run_stage
 from roiseg.params import PARAMS_FILE, Section, get_dotted, load_section, read_yaml
 

@@ -7,7 +7,8 @@ import torch
 
 from roiseg.coco import DataParams, prepared_name
 from roiseg.console import run_stage
-from roiseg.evaluate.evaluate import EvaluateParams, EvaluatePaths, Trained, evaluate
+from roiseg.evaluate.evaluate import EvaluatePaths, Trained, evaluate
+from roiseg.evaluate.params import EvaluateParams
 from roiseg.params import load_params, load_section
 from roiseg.trained import HEADS, HeadSections, load_head
 

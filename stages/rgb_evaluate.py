@@ -6,7 +6,8 @@ import torch
 
 from roiseg.coco import DataParams, prepared_name
 from roiseg.console import run_stage
-from roiseg.evaluate.evaluate import EvaluateParams, EvaluatePaths, Trained, evaluate
+from roiseg.evaluate.evaluate import EvaluatePaths, Trained, evaluate
+from roiseg.evaluate.params import EvaluateParams
 from roiseg.params import PARAMS_FILE, load_section, read_yaml
 from roiseg.rgb import MODELS, NAME, rgb_values
 from roiseg.trained import HeadSections, load_head

@@ -20,7 +20,8 @@ from roiseg.geometry import Floats
 from roiseg.index import Index
 from roiseg.objects import COLUMNS, Objects
 from roiseg.params import overlay
-from roiseg.snapper.build import build_snapper, snapper_layers
+from roiseg.snapper.build import build_snapper
+from roiseg.snapper.checks import snapper_layers
 from roiseg.snapper.data import SnapDataset
 from roiseg.snapper.params import SnapDataParams, SnapLossParams, SnapModelParams, SnapperParams
 from roiseg.snapper.train import train_snapper

@@ -180,8 +180,8 @@ class Poisoned(MaskLoss):
         super().__init__(loss_params(), (1.0, 1.0, 1.0))
         self.at, self.factor, self.gradient_only = at, factor, gradient_only
 
-    def __call__(self, output: HeadOutput, target: Targets) -> dict[str, Tensor]:
-        parts = super().__call__(output, target)
+    def __call__(self, output: HeadOutput, target: Targets, teacher: HeadOutput | None = None) -> dict[str, Tensor]:
+        parts = super().__call__(output, target, teacher)
         self.at -= 1
         if self.at < 0:
             spoilt = parts["total"] * self.factor

@@ -3,43 +3,21 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, field_validator
 
 from roiseg.analyze.measure import ImageStats, measure_image
+from roiseg.analyze.params import AnalyzeParams
 from roiseg.analyze.plots import plot_classes, plot_sizes
 from roiseg.analyze.summary import sum_roi_pixels, summarise
 from roiseg.classes import CLASS_NAMES
 from roiseg.coco import Json, People, load_prepared, people_per_image
 from roiseg.errors import AnnotationError
 from roiseg.files import new_folder, write_bytes, write_json, write_parquet
-from roiseg.params import Section
 from roiseg.progress import progress
 
 logger = logging.getLogger(__name__)
-
-LARGEST_EPS = 0.5
-"""Above 2/3 the log weights of three equal classes would all vanish."""
-
-
-class AnalyzeParams(Section):
-    """Section `analyze`."""
-
-    annotations: str = Field(min_length=1)
-    padding: float | None = Field(ge=0, allow_inf_nan=False)
-    eps: float = Field(gt=0, le=LARGEST_EPS)
-    separation_boost: float = Field(gt=0, allow_inf_nan=False)
-    align_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
-
-    @field_validator("align_sizes")
-    @classmethod
-    def _ascending(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if list(value) != sorted(set(value)):
-            raise ValueError("expected every size once, the smallest first")
-        return value
 
 
 def analyze(params: AnalyzeParams, roi_padding: float, report_out: Path, rois_out: Path, folder_out: Path) -> Json:

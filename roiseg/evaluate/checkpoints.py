@@ -16,7 +16,8 @@ from roiseg.coco import DataParams
 from roiseg.dataset import RoiDataset
 from roiseg.errors import CheckpointError, ParamsError, ProviderError, RoisegError
 from roiseg.evaluate.chosen import ALL, ChosenRows, SplitFiles, chosen_ids, only, only_detections
-from roiseg.evaluate.evaluate import DIGITS, EvaluateParams, EvaluatePaths, Trained, evaluate
+from roiseg.evaluate.evaluate import DIGITS, EvaluatePaths, Trained, evaluate
+from roiseg.evaluate.params import EvaluateParams
 from roiseg.evaluate.split_losses import TRAINING_ONLY, own_loss, split_losses
 from roiseg.extractor.params import ExtractorParams
 from roiseg.files import write_json

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import Field
 
 from roiseg.batches import Loading
 from roiseg.cache.params import ReaderParams
@@ -22,28 +21,18 @@ from roiseg.evaluate.gallery import draw_sheet
 from roiseg.evaluate.infer import predictions
 from roiseg.evaluate.metrics import breakdown
 from roiseg.evaluate.overlays import Picture, write_png
+from roiseg.evaluate.params import EvaluateParams
 from roiseg.evaluate.pictures import LAYOUTS, draw_validation, load_fixed
 from roiseg.evaluate.report import Report, write_report
 from roiseg.evaluate.results import new_results
 from roiseg.evaluate.table import RoiTable
 from roiseg.files import new_folder, write_json
-from roiseg.params import Section
 from roiseg.previews import PREVIEWS_FILE, Previews
 from roiseg.progress import progress
-from roiseg.train.checkpoint import CHECKPOINT_FILE
 from roiseg.trained import INDEX
 
 DIGITS = 6
 """Decimals of a figure in a file."""
-
-
-class EvaluateParams(Section):
-    """Section `evaluate`."""
-
-    checkpoint: str = Field(pattern=CHECKPOINT_FILE)
-    images_per_batch: int = Field(ge=1)
-    detections: str = Field(pattern=r"\.(parquet|json)$")
-    boundary_ap: bool
 
 
 @dataclass(frozen=True)

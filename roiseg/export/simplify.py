@@ -3,7 +3,6 @@
 from typing import cast
 
 import onnx
-import onnxslim
 
 from roiseg.errors import GraphError
 
@@ -18,6 +17,9 @@ def simplify(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
     Raises:
         GraphError: the interface changed: names, types or shapes of inputs or outputs.
     """
+    # Half a second to import, and `export.simplify` may be off.
+    import onnxslim
+
     simplified = onnx.ModelProto()
     simplified.CopyFrom(model)
     simplified = cast("onnx.ModelProto", onnxslim.slim(simplified))

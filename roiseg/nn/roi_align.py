@@ -9,7 +9,6 @@ Symbols: N images, R boxes, C channels, (H, W) cells of the map, (h, w) bins.
 """
 
 from torch import Tensor
-from torchvision.ops import roi_align as torchvision_roi_align
 
 from roiseg.types import HW, Window
 
@@ -28,8 +27,7 @@ def roi_align(features: Tensor, boxes: Tensor, out_hw: HW, sampling_ratio: int) 
     """
     height, width = features.shape[2:]
     scale = boxes.new_tensor([1, width, height, width, height])
-    pooled: Tensor = torchvision_roi_align(features, boxes * scale, out_hw, 1.0, sampling_ratio, True)
-    return pooled
+    return _kernel(features, boxes * scale, out_hw, sampling_ratio)
 
 
 def roi_window(boxes: Tensor, map_hw: HW) -> Window:
@@ -67,5 +65,12 @@ def window_roi_align(part: Tensor, window: Window, map_hw: HW, boxes: Tensor, ou
     height, width = map_hw
     scale = boxes.new_tensor([1, width, height, width, height])
     shift = boxes.new_tensor([0, window.left, window.top, window.left, window.top])
-    pooled: Tensor = torchvision_roi_align(part, boxes * scale - shift, out_hw, 1.0, sampling_ratio, True)
+    return _kernel(part, boxes * scale - shift, out_hw, sampling_ratio)
+
+
+def _kernel(features: Tensor, boxes: Tensor, out_hw: HW, sampling_ratio: int) -> Tensor:
+    # torchvision brings torch's compiler along, seconds that whoever only checks the params needn't wait for.
+    from torchvision.ops import roi_align as torchvision_roi_align
+
+    pooled: Tensor = torchvision_roi_align(features, boxes, out_hw, 1.0, sampling_ratio, True)
     return pooled

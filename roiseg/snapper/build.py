@@ -5,43 +5,15 @@ from pathlib import Path
 
 from torch import nn
 
-from roiseg.errors import ParamsError
 from roiseg.snapper.cached_model import CachedSnapper
-from roiseg.snapper.crop_model import CropSnapper, levels_of
+from roiseg.snapper.checks import check_model, snapper_layers
+from roiseg.snapper.crop_model import CropSnapper
 from roiseg.snapper.maps import MapShape
 from roiseg.snapper.params import CropModelParams, SnapModelParams
 from roiseg.snapper.weights import NO_WEIGHTS, load_resnet
 from roiseg.train.checkpoint import load_checkpoint
 from roiseg.trained import load_weights
 from roiseg.types import HW, IMAGE, FeatureSpec
-
-
-def snapper_layers(model: SnapModelParams) -> tuple[str, ...]:
-    """Layers of the store that a model reads."""
-    return (IMAGE,) if isinstance(model, CropModelParams) else model.layers
-
-
-def check_model(model: SnapModelParams) -> None:
-    """That a model's keys go together, without building it.
-
-    Raises:
-        ParamsError: they don't.
-    """
-    if isinstance(model, CropModelParams):
-        levels = levels_of(model)
-        cells = [model.crop_px >> level for level in levels]
-        if model.upsample == "learned" and max(cells) >= model.positions:
-            raise ParamsError(
-                f"snapper.model.upsample is 'learned', but {max(cells)} cells already stand for {model.positions} positions, so "
-                "that it has no effect; expected 'linear', more positions, or a coarser snapper.model.stride"
-            )
-        return
-    if model.mid_channels % model.groups:
-        raise ParamsError(
-            f"snapper.model.groups is {model.groups} and snapper.model.mid_channels {model.mid_channels}, expected a divisor of it"
-        )
-    if len(set(model.layers)) < len(model.layers):
-        raise ParamsError(f"snapper.model.layers is {list(model.layers)}, expected each layer once; take the others out")
 
 
 def build_snapper(model: SnapModelParams, specs: Mapping[str, FeatureSpec], image_hw: HW, *, weights: bool = True) -> nn.Module:

@@ -7,7 +7,6 @@ Other than published: pooling keeps position in every variant (what was built fo
 every variant can be had at finer strides.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -15,15 +14,14 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from roiseg.errors import ParamsError
 from roiseg.nn.roi_align import roi_align
+from roiseg.snapper.checks import levels_of
 from roiseg.snapper.decoders import EdgeDecoders, pool_means
 from roiseg.snapper.maps import MapShape, check_maps
 from roiseg.snapper.params import CropModelParams
 from roiseg.snapper.prior import RoughPrior
 from roiseg.types import IMAGE
 
-DEEPEST = 5
 FPN_CHANNELS = 256
 
 
@@ -231,23 +229,6 @@ class CropSnapper(nn.Module):
         crops = roi_align(features[IMAGE], windows[:, :5], self._crop_hw, self._sampling_ratio)  # [R, 3, s, s]
         logits: Tensor = self.neck(self.trunk((crops - self.mean) / self.std))
         return logits if self.prior is None else logits + self.prior(windows)
-
-
-def levels_of(params: CropModelParams) -> list[int]:
-    """Levels that a model looks at, rising: that of its stride, and, where there are several scales, all deeper ones.
-
-    Raises:
-        ParamsError: several scales, of which the stride leaves but one.
-    """
-    finest = round(math.log2(params.stride))
-    if params.scales == "single":
-        return [finest]
-    if finest == DEEPEST:
-        raise ParamsError(
-            f"snapper.model.stride is {params.stride} and snapper.model.scales {params.scales!r}, but at that stride there is "
-            "but one scale; expected stride 16, 8 or 4, or scales 'single'"
-        )
-    return list(range(finest, DEEPEST + 1))
 
 
 def channels_of(params: CropModelParams, level: int) -> int:

@@ -28,6 +28,9 @@ from roiseg.snapper.windows import EDGES
 
 LEAD = "mean_iou"
 
+FIGURES = (LEAD, "share_iou_above_90", "edge_px_mean", "edge_share_within_1px", "edge_share_within_3px")
+"""Figures of an epoch, of all those that `evaluate` tells."""
+
 CROP_PX = 224
 """Side of the square that a window is resized to in the figures of `crop`, whatever a model looks at: the published one."""
 

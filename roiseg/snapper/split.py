@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from roiseg.objects import OBJECTS, Objects
-from roiseg.snapper.build import snapper_layers
+from roiseg.snapper.checks import snapper_layers
 from roiseg.snapper.data import SnapDataset
 from roiseg.snapper.params import SnapperParams
 from roiseg.stored import StoredSections

@@ -14,15 +14,12 @@ from roiseg.geometry import paired_box_iou
 from roiseg.snapper.data import SnapBatch, SnapDataset, training_batches
 from roiseg.snapper.infer import snap_results
 from roiseg.snapper.loss import SnapLoss
-from roiseg.snapper.metrics import LEAD, exact_mean, snap_figures
+from roiseg.snapper.metrics import FIGURES, LEAD, exact_mean, snap_figures
 from roiseg.snapper.params import DecisionParams
 from roiseg.snapper.pictures import snap_sheet
 from roiseg.snapper.results import SnapResults
 from roiseg.train.task import Task
 from roiseg.types import HW
-
-FIGURES = (LEAD, "share_iou_above_90", "edge_px_mean", "edge_share_within_1px", "edge_share_within_3px")
-"""Figures of an epoch, of all those that `evaluate` tells."""
 
 ROUGH = "rough_mean_iou"
 """What the rough boxes have by themselves: the line that a model must leave behind (spec 21.12)."""

@@ -1,29 +1,24 @@
 """The `snapper_train` stage: stored maps and boxes of any category to a model that snaps rough boxes."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
-from roiseg.errors import ParamsError
 from roiseg.evaluate.pictures import load_fixed
 from roiseg.files import sha256_file
-from roiseg.own_training import own_training
-from roiseg.params import nearest
-from roiseg.snapper.build import build_snapper, check_model, load_snapper
+from roiseg.snapper.build import build_snapper, load_snapper
+from roiseg.snapper.checks import WHERE, check_model, snap_training
 from roiseg.snapper.loss import SnapLoss
-from roiseg.snapper.metrics import LEAD
 from roiseg.snapper.params import CropModelParams, SnapModelParams, SnapperParams
 from roiseg.snapper.split import MODELS, open_boxes
-from roiseg.snapper.task import FIGURES, SnapTask
+from roiseg.snapper.task import SnapTask
 from roiseg.snapper.weights import IMAGENET, NO_WEIGHTS
 from roiseg.stored import StoredSections
 from roiseg.train.checkpoint import BEST
 from roiseg.train.log import Observer
-from roiseg.train.params import TrainParams
 from roiseg.train.run import Phase, Run
 from roiseg.train.stage import Outs, hash_index, stores_of, train_run
 from roiseg.train.world import make_fabric
@@ -31,22 +26,6 @@ from roiseg.trained import INDEX
 
 LIVE = Path("metrics/train/snapper")
 STAGE = "snapper_train"
-WHERE = "snapper"
-
-
-def snap_training(given: Mapping[str, Any]) -> TrainParams:
-    """Keys of `train` that `snapper.train` gives, with all others.
-
-    Raises:
-        ParamsError: any fault, a key without effect, or a figure to be judged by that validation doesn't give.
-    """
-    training = own_training(given, f"{WHERE}.train", LEAD)
-    metric = training.early_stop.metric
-    if metric not in FIGURES:
-        raise ParamsError(
-            f"{WHERE}.train.early_stop.metric is {metric!r}, which validation doesn't give; {nearest(metric, FIGURES)}"
-        )
-    return training
 
 
 def train_snapper(params: SnapperParams, stored: StoredSections, observers: Sequence[Observer] = ()) -> nn.Module:

@@ -10,17 +10,12 @@ import pandas as pd
 import pytest
 from pycocotools import mask as coco_mask
 
-from roiseg.analyze import (
-    AnalyzeParams,
-    analyze,
-    frequency_class_weights,
-    log_class_weights,
-    measure_image,
-    roi_windows,
-    run,
-    separation_aware_weights,
-)
+from roiseg.analyze import run
+from roiseg.analyze.measure import measure_image, roi_windows
+from roiseg.analyze.params import AnalyzeParams
+from roiseg.analyze.run import analyze
 from roiseg.analyze.summary import coverage_table
+from roiseg.analyze.weights import frequency_class_weights, log_class_weights, separation_aware_weights
 from roiseg.classes import CLASS_NAMES
 from roiseg.coco import Json
 from roiseg.errors import AnnotationError, ParamsError

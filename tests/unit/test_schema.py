@@ -1,6 +1,8 @@
 """Tests of roiseg.schema: the shipped params pass and explain themselves; every preset fits; faults come all at once."""
 
 import copy
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -223,3 +225,11 @@ def test_a_phase_whose_loss_and_model_dont_fit(values: dict[str, Any]) -> None:
     phase = {"name": "early", "until": 3, "model": {}, "loss": {"hierarchical": HIERARCHICAL}}
     with pytest.raises(ParamsError, match=r"train\.phases, early: loss\.hierarchical: reads the outputs .*'roi_unet' gives none"):
         check_params(change(values, "train.phases", [phase]))
+
+
+def test_checking_the_params_is_quick() -> None:
+    """What takes seconds to import belongs to those who use it; each stage that needs torch anyway checks the params first."""
+    heavy = ("torchvision", "torch._dynamo", "segmentation_models_pytorch", "timm", "matplotlib", "lightning_fabric", "onnxslim")
+    program = f"import sys, roiseg.schema; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

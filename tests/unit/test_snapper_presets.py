@@ -12,8 +12,8 @@ from roiseg.params import PARAMS_FILE, overlay, preset_names, preset_path, read_
 from roiseg.preset import apply_preset
 from roiseg.schema import check_params
 from roiseg.snapper.build import build_snapper
+from roiseg.snapper.checks import snap_training
 from roiseg.snapper.params import CropModelParams, SnapperParams
-from roiseg.snapper.train import snap_training
 from roiseg.types import FeatureSpec
 
 SHIPPED = Path(__file__).parents[2] / PARAMS_FILE

@@ -29,8 +29,9 @@ from roiseg.evaluate import checkpoints
 from roiseg.evaluate.checkpoints import active_features, result_names
 from roiseg.evaluate.chosen import only_detections
 from roiseg.evaluate.detections import COLUMNS
-from roiseg.evaluate.evaluate import EvaluateParams, EvaluatePaths, Trained
+from roiseg.evaluate.evaluate import EvaluatePaths, Trained
 from roiseg.evaluate.infer import Score, predictions
+from roiseg.evaluate.params import EvaluateParams
 from roiseg.evaluate.table import RoiTable
 from roiseg.files import write_json, write_parquet
 from roiseg.heads import parse_model

@@ -26,9 +26,10 @@ from roiseg.evaluate import evaluation, infer
 from roiseg.evaluate.charts import CONFUSIONS
 from roiseg.evaluate.coco_truth import Json, Truth
 from roiseg.evaluate.detections import load_detections
-from roiseg.evaluate.evaluate import EvaluateParams, EvaluatePaths, Trained, evaluate
+from roiseg.evaluate.evaluate import EvaluatePaths, Trained, evaluate
 from roiseg.evaluate.infer import Prediction, Score, predictions, run_head
 from roiseg.evaluate.measures import ImageMeasures, Measured, measure
+from roiseg.evaluate.params import EvaluateParams
 from roiseg.evaluate.pictures import draw_validation, load_fixed, target_mask
 from roiseg.evaluate.sheets import LINE_PX
 from roiseg.evaluate.table import RoiTable

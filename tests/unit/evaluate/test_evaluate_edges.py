@@ -18,7 +18,8 @@ from roiseg.cache.params import ReaderParams
 from roiseg.coco import People, to_coco
 from roiseg.evaluate.cases import PER_CELL
 from roiseg.evaluate.detections import COLUMNS
-from roiseg.evaluate.evaluate import EvaluateParams, EvaluatePaths, Trained, evaluate
+from roiseg.evaluate.evaluate import EvaluatePaths, Trained, evaluate
+from roiseg.evaluate.params import EvaluateParams
 from roiseg.evaluate.table import RoiTable
 from roiseg.files import write_json
 from roiseg.nn.outputs import HeadOutput

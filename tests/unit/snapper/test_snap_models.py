@@ -14,8 +14,9 @@ from torch import nn
 from roiseg.errors import CheckpointError, ParamsError, StoreMismatchError
 from roiseg.params import overlay
 from roiseg.snapper import weights as weights_module
-from roiseg.snapper.build import build_snapper, check_model
-from roiseg.snapper.crop_model import CropSnapper, levels_of
+from roiseg.snapper.build import build_snapper
+from roiseg.snapper.checks import check_model, levels_of
+from roiseg.snapper.crop_model import CropSnapper
 from roiseg.snapper.decoders import EdgeDecoder, EdgeDecoders, pool_means, pool_means_and_peaks, position_weights
 from roiseg.snapper.params import CachedModelParams, CropModelParams, SnapModelParams, SnapperParams
 

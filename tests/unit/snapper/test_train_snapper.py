@@ -17,12 +17,13 @@ from roiseg.errors import CheckpointError, ParamsError
 from roiseg.own_training import OF_HEADS
 from roiseg.snapper.build import load_snapper
 from roiseg.snapper.cached_model import CachedSnapper
+from roiseg.snapper.checks import snap_training
 from roiseg.snapper.infer import snap_results
-from roiseg.snapper.metrics import snap_figures
+from roiseg.snapper.metrics import FIGURES, snap_figures
 from roiseg.snapper.results import SnapResults
 from roiseg.snapper.split import MODELS
-from roiseg.snapper.task import FIGURES, ROUGH
-from roiseg.snapper.train import LIVE, snap_training, train_snapper
+from roiseg.snapper.task import ROUGH
+from roiseg.snapper.train import LIVE, train_snapper
 from roiseg.train.checkpoint import BEST, load_checkpoint
 
 CPU = torch.device("cpu")

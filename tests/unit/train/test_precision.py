@@ -48,8 +48,8 @@ def test_mixed_precision_computes_in_few_bits(project: Project) -> None:
 class Steep(MaskLoss):
     """A loss whose gradients are beyond float16 until the scaler gives way."""
 
-    def __call__(self, output: HeadOutput, target: Targets) -> dict[str, Tensor]:
-        parts = super().__call__(output, target)
+    def __call__(self, output: HeadOutput, target: Targets, teacher: HeadOutput | None = None) -> dict[str, Tensor]:
+        parts = super().__call__(output, target, teacher)
         parts["total"] = parts["total"] * 100.0
         return parts
 

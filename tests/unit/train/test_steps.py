@@ -63,8 +63,8 @@ def test_steps_that_arent_finite_are_left_out_and_counted(project: Project, tmp_
     """The third call is the second step of epoch 1 (the rehearsal is the first); weights stay finite, and the run ends."""
 
     class Once(Poisoned):
-        def __call__(self, output: HeadOutput, target: Targets) -> dict[str, Tensor]:
-            parts = super().__call__(output, target)
+        def __call__(self, output: HeadOutput, target: Targets, teacher: HeadOutput | None = None) -> dict[str, Tensor]:
+            parts = super().__call__(output, target, teacher)
             self.at = 10**6 if self.at < 0 else self.at
             return parts
 
@@ -83,8 +83,8 @@ def test_skipped_steps_of_earlier_epochs_count(project: Project, tmp_path: Path)
             super().__init__(10**6, 1.0)
             self.calls, self.made = calls, 0
 
-        def __call__(self, output: HeadOutput, target: Targets) -> dict[str, Tensor]:
-            parts = super().__call__(output, target)
+        def __call__(self, output: HeadOutput, target: Targets, teacher: HeadOutput | None = None) -> dict[str, Tensor]:
+            parts = super().__call__(output, target, teacher)
             self.made += 1
             if self.made in self.calls:
                 parts["total"] = parts["total"] * float("nan")

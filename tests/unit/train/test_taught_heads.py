@@ -59,7 +59,7 @@ def taught(project: Project, family: str = "roi_crop", distill: dict[str, Any] |
     return replace(sections_of(project, family, **{"distill_from": str(TEACHER), "epochs": 2, **changes}), loss=loss)
 
 
-def rewritten(**changes: Any) -> None:
+def rewritten(**changes: Any) -> None:  # noqa: ANN401 - fields of any kind
     """The teacher's file with other fields."""
     save_checkpoint(TEACHER, replace(load_checkpoint(TEACHER), **changes))
 

@@ -26,6 +26,7 @@ PROJECT = (
     "params.yaml",
     "pyproject.toml",
     "models/kept/nothing",
+    "models/kept/nobody",
 )
 SMALL: dict[str, dict[str, Any]] = {
     "sample": {

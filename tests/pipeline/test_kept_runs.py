@@ -1,9 +1,11 @@
-"""What people type to train on: keep a run, raise the epochs, reproduce; on a new machine the kept run is pulled."""
+"""What people type to train on, or to learn from a trained head: keep a run, reproduce; on a new machine the kept run is pulled."""
 
+import shlex
 import shutil
 
 import pytest
-from dvc_project import Project
+from dvc.utils.hydra import apply_overrides
+from dvc_project import Project, readme_commands
 
 pytestmark = pytest.mark.pipeline
 
@@ -29,6 +31,8 @@ def test_a_kept_run_is_trained_on(finished: Project) -> None:
         assert finished.stages_run(finished.dvc("repro", "train@default")) == []
         finished.set_params({"train": {"lr": 0.5, "additional_epochs": 3}})
         assert "train.lr: 0.003 -> 0.5" in finished.dvc("repro", "train@default", ok=False)
+        finished.run("git", "checkout", "-q", "--", "params.yaml")
+        _is_taught_by_the_kept_run(finished)
     finally:
         finished.run("git", "checkout", "-q", "--", ".")
         finished.run("git", "clean", "-fdq", "models/kept")
@@ -36,3 +40,16 @@ def test_a_kept_run_is_trained_on(finished: Project) -> None:
         finished.dvc("checkout")
     assert (finished.root / "dvc.lock").read_text() == first
     assert finished.stages_run(finished.dvc("repro")) == []
+
+
+def _is_taught_by_the_kept_run(project: Project) -> None:
+    """The README's command, its params set as DVC does, for one epoch of the kept run's own head."""
+    (line,) = (line for line in readme_commands() if "train.distill_from=" in line)
+    words = shlex.split(line)
+    overrides = [word.replace("kept/large", "kept/long") for word in words[words.index("-S") + 1 :: 2]]
+    apply_overrides(project.root / "params.yaml", [*overrides, "heads=[default]", "train.epochs=1"])
+    assert "distill" in project.params()["loss"]
+    printed = project.dvc("repro", "train@default")
+    assert project.stages_run(printed) == ["train@default"]
+    assert "models/kept/long/default/best_model.pth" in (project.root / "dvc.lock").read_text()
+    assert "distill" in (project.root / "metrics/train/default/curves/loss.tsv").read_text()

@@ -20,6 +20,8 @@ ELSEWHERE = {
     "uv run dvc exp run --run-all": "test_experiments.py",
     **dict.fromkeys((line for line in readme_commands() if " --queue " in line), "unit/test_sweeps.py reads them as DVC does"),
     "uv run dvc exp run -S train.resume_from=models/kept/first -S train.additional_epochs=16": "test_kept_runs.py, fewer epochs",
+    **dict.fromkeys((line for line in readme_commands() if "train.distill_from=" in line), "test_kept_runs.py, one epoch"),
+    "uv run roiseg train keep large": "test_kept_runs.py, under another name",
     "uv run dvc repro export": "test_second_track.py, what it would run",
     "uv run dvc repro distill": "test_second_track.py, with all others of the second track",
     "uv run dvc exp run -S distill.temperature.start=4.0": "test_second_track.py, what it would run",

@@ -1,5 +1,6 @@
 """A torch module as an ONNX graph of standard operators, with nothing in it of the machine that made it."""
 
+import importlib
 import logging
 import warnings
 from collections.abc import Sequence
@@ -39,6 +40,8 @@ def trace(
     Raises:
         ParityError: the graph has a branch, a loop or an operator that isn't ONNX's own.
     """
+    # The exporter knows torchvision's operators only where that is there before it; heads import it when they first align ROIs.
+    importlib.import_module("torchvision")
     with warnings.catch_warnings():
         # the exporter's own deprecations, which nobody here can act on
         warnings.simplefilter("ignore")

@@ -82,5 +82,6 @@ FEATURES = (
     _given("active contour", "loss.active_contour"),
     _given("contrastive", "loss.contrastive", "model.auxiliary.embedding"),
     _given("hierarchical loss", "loss.hierarchical"),
+    _given("a head as teacher", "loss.distill"),
 )
 """Those of `model` and `loss` that can be on or off. A key that is missing belongs to other heads, or its default is off."""

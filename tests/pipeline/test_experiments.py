@@ -66,6 +66,7 @@ def test_wrong_key_is_answered_with_the_nearest(finished: Project) -> None:
     assert (finished.root / "models/heads/default/best_model.pth").is_file()
 
 
+@pytest.mark.thorough
 def test_a_queue_of_experiments(finished: Project) -> None:
     """Of the quickest stage; a sweep over heads is the slow test's."""
     try:

@@ -15,7 +15,7 @@ from stage_kill import Kill, Moment, Stage, copy, each_once, leavings, strike
 from roiseg.cache.reader import FeatureStore
 from roiseg.work import clean_finished
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.thorough]
 
 logger = logging.getLogger(__name__)
 

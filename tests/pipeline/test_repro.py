@@ -105,6 +105,7 @@ def test_nothing_of_this_machine_in_the_outs(finished: Project) -> None:
             assert not file.is_file() or path not in file.read_bytes(), file
 
 
+@pytest.mark.thorough
 def test_forced_run_changes_no_hash(finished: Project) -> None:
     """Also with the work folder and the local cache emptied."""
     lock = finished.root / "dvc.lock"

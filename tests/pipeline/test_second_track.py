@@ -12,7 +12,7 @@ import pytest
 import zarr
 from dvc_project import ROOT, SECOND_TRACK, SMALL_NETS, SNAPPER, Project, assert_sane, drop_stages
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.thorough]
 
 STAGES = {"unet", "teacher@train", "teacher@val", "distill", "rgb_train", "rgb_evaluate", "rgb_export"}
 OUTS = (

@@ -10,7 +10,12 @@ from pycocotools import mask as coco_mask
 
 REAL = ROOT.parent / "shared" / "real"
 
-pytestmark = [pytest.mark.real, pytest.mark.pipeline, pytest.mark.skipif(not REAL.is_dir(), reason="../shared/real isn't there")]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.pipeline,
+    pytest.mark.thorough,
+    pytest.mark.skipif(not REAL.is_dir(), reason="../shared/real isn't there"),
+]
 
 EPOCHS = 4
 """Enough to see that it learns; the preset's own take minutes."""

@@ -46,7 +46,11 @@ EXPORTED: dict[str, dict[str, Any]] = {
 """Changes to the small models; exports take seconds, and the fewer nodes the less."""
 
 
-@pytest.fixture(params=FAMILIES)
+BY_DEFAULT = ("roi_unet", "roi_crop", "baseline", "positional", "rgb_hierarchical")
+"""Families of the default run: the shipped one, the plainest, a composed one, one of whole maps, and one of pixels."""
+
+
+@pytest.fixture(params=[pytest.param(name, marks=() if name in BY_DEFAULT else pytest.mark.thorough) for name in FAMILIES])
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -86,5 +86,5 @@ def test_nothing_to_compile_with(project: Project, tmp_path: Path, monkeypatch: 
         raise CompilerError("no C++ compiler")
 
     monkeypatch.setattr(Learner, "losses", fail)
-    with pytest.raises(TrainingError, match=r"train\.compile is true, but .* \(no C\+\+ compiler\).*set train\.compile to false"):
+    with pytest.raises(TrainingError, match=r"train\.compile is true, but .* \(no C\+\+ compiler\).*or set it to false"):
         Trainer(run_of(project, compile=True), tmp_path).fit()

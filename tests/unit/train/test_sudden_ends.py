@@ -149,6 +149,7 @@ def check_split(stage: Stage, params: TrainParams, places: tuple[Place, ...]) ->
 
 
 # A failure names its options and ends; the search for a simpler one would run hundreds of trainings.
+@pytest.mark.thorough
 @settings(max_examples=8, phases=[HypothesisPhase.generate])
 @given(options=OPTIONS, draws=DRAWS)
 def test_any_split_of_a_run_is_the_unbroken_one(stage: Stage, options: dict[str, Any], draws: list[tuple[int, int | None]]) -> None:

@@ -51,6 +51,7 @@ ON: dict[str, dict[str, Any]] = {
     "active contour": {"loss.active_contour": {"weight": 0.1}},
     "contrastive": {"loss.contrastive": {"weight": 0.1}},
     "hierarchical loss": {"loss.hierarchical": {"bg": 2.0}},
+    "a head as teacher": {"loss.distill": {"alpha": 0.7}},
 }
 """Feature -> what switches on that one alone."""
 

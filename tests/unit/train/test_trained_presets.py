@@ -40,11 +40,9 @@ GRIDS = {56: [16, 20], 42: [12, 15]}
 """Cells of a published ROI grid beside one of 28 -> those beside one of 8 x 10."""
 
 HEADS = [name for name in preset_names() if set(read_yaml(preset_path(name))) <= HEAD_SECTIONS]
-CHEAP = {
+CHEAP: Mapping[str, Sequence[pytest.MarkDecorator]] = {
     "baseline": (),
-    "rgb_enhanced_lightweight": pytest.mark.thorough,
-    "full": pytest.mark.thorough,
-    "positional": pytest.mark.thorough,
+    **dict.fromkeys(("rgb_enhanced_lightweight", "full", "positional"), (pytest.mark.thorough,)),
 }
 """What the default run and CI train: most losses and parts that a preset may have; the other families are in the contract suite."""
 
@@ -106,7 +104,7 @@ class CutShort:
         pass
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=CHEAP.get(name, pytest.mark.slow)) for name in HEADS])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=CHEAP.get(name, (pytest.mark.slow,))) for name in HEADS])
 def test_a_preset_trains_resumes_and_exports(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     sections, exported = sections_of(name)
     out = Path("models/heads") / name

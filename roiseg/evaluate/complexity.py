@@ -8,6 +8,7 @@ alone, on a device without memory: they are the same on every machine and for al
 Symbols: N images, R ROIs, C channels, (H, W) cells of a layer, (h, w) bins of an ROI.
 """
 
+import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,6 +113,8 @@ def flops(head: nn.Module, specs: Sequence[FeatureSpec], input_hw: HW, *, images
     """
     weights = {name: item.to("meta") for name, item in _weights(head).items()}
     features = {name: torch.empty(shape, device="meta") for name, shape in _shapes(specs, input_hw, images).items()}
+    # torch knows the operator only where torchvision is there; heads import that when they first align ROIs.
+    importlib.import_module("torchvision")
     formulas = {torch.ops.torchvision.roi_align: _roi_align_flops}
     with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         _run(head, weights, features, torch.empty(rois, 5, device="meta"))

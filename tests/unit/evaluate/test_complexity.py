@@ -1,6 +1,10 @@
 """Tests of roiseg.evaluate.complexity: operations counted by hand, what counts don't depend on, and what is timed."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -262,3 +266,22 @@ def test_time_ends_with_its_budget(
     runs: list[int] = []
     assert median_ms(lambda: runs.append(1), torch.device("cpu"), seconds) == pytest.approx(expected)
     assert len(runs) == passes
+
+
+FIRST = """
+from head_factory import MODELS
+from roiseg.evaluate.complexity import count
+from roiseg.heads import build_head, parse_model
+from roiseg.types import FeatureSpec
+specs = {"layer_34": FeatureSpec("layer_34", 6, (8.0, 8.0)), "layer_3": FeatureSpec("layer_3", 4, (4.0, 4.0))}
+params = parse_model(MODELS["roi_crop"])
+print(count(build_head(params, specs), [specs[name] for name in params.layers], (64, 96)).gflops_per_roi > 0)
+"""
+
+
+def test_counting_is_the_first_thing_that_a_process_does() -> None:
+    """No ROI was aligned before, so nothing else has brought the operator along."""
+    tests = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", FIRST], capture_output=True, text=True, check=False, env=environment)
+    assert done.stdout == "True\n", done.stderr
